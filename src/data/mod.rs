@@ -1,0 +1,5 @@
+//! From files to tensors.
+
+mod problem;
+
+pub use problem::{Problem, Problems};

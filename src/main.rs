@@ -1,0 +1,3 @@
+//! The program `onkos`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Survival metrics: pure functions on slices.

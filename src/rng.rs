@@ -1,0 +1,176 @@
+//! Random numbers that depend on what they are for, and on nothing else.
+//!
+//! Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a counter and a key
+//! into four 32-bit words. onkos keys it with the seed and counts `[index, patient, epoch, purpose]`, so a draw has the
+//! same bits whatever the order, the batch or the number of threads, and a backward pass draws a mask again instead of
+//! keeping it. `kernels/philox.cuh` has the same function for the device.
+
+/// One round multiplies by these; the key grows by those (the golden ratio and sqrt(3) - 1).
+const MUL: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+
+/// Philox4x32 with ten rounds: four random words out of a counter and a key.
+#[inline]
+pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for _ in 0..10 {
+        let a = u64::from(MUL[0]) * u64::from(counter[0]);
+        let b = u64::from(MUL[1]) * u64::from(counter[2]);
+        counter = [
+            (b >> 32) as u32 ^ counter[1] ^ key[0],
+            b as u32,
+            (a >> 32) as u32 ^ counter[3] ^ key[1],
+            a as u32,
+        ];
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    counter
+}
+
+/// A 32-bit name: FNV-1a of a text. Names the purpose of a draw (`"sdir.patches"`) and a patient (the case id).
+pub const fn name32(text: &str) -> u32 {
+    let (bytes, mut hash, mut i) = (text.as_bytes(), 0x811C_9DC5_u32, 0);
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    hash
+}
+
+/// What the draws of one op in one pass have in common: the seed of the run, the epoch and the purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draws {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Counts passes over the data, so that each epoch draws anew.
+    pub epoch: u32,
+    /// What the numbers are for: [`name32`] of a name such as `"dropout.head"`.
+    pub purpose: u32,
+}
+
+impl Draws {
+    /// Draws for one purpose in one epoch of a run.
+    pub fn new(seed: u64, epoch: u32, purpose: &str) -> Draws {
+        Draws { seed, epoch, purpose: name32(purpose) }
+    }
+
+    /// The stream of one patient.
+    #[inline]
+    pub fn of(&self, patient: u32) -> Stream {
+        Stream { key: [self.seed as u32, (self.seed >> 32) as u32], tail: [patient, self.epoch, self.purpose] }
+    }
+}
+
+/// A random-access stream of 32-bit words: word `i` is the same whether or not the words before it were drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    key: [u32; 2],
+    tail: [u32; 3],
+}
+
+impl Stream {
+    /// The words `4 * index .. 4 * index + 4`.
+    #[inline]
+    pub fn block(&self, index: u32) -> [u32; 4] {
+        philox4x32([index, self.tail[0], self.tail[1], self.tail[2]], self.key)
+    }
+
+    /// Word `i`.
+    #[inline]
+    pub fn word(&self, i: u64) -> u32 {
+        self.block((i >> 2) as u32)[(i & 3) as usize]
+    }
+
+    /// Uniform in [0, 1), a multiple of 2^-24: the same value in f32 and f64.
+    #[inline]
+    pub fn uniform(&self, i: u64) -> f64 {
+        unit(self.word(i))
+    }
+
+    /// A number in `0..n` by the multiply-shift rule (bias below n / 2^32). `n` must not be 0.
+    #[inline]
+    pub fn below(&self, i: u64, n: u32) -> u32 {
+        ((u64::from(self.word(i)) * u64::from(n)) >> 32) as u32
+    }
+
+    /// Standard normal number `i`: Box-Muller on words `2 i` and `2 i + 1`.
+    pub fn normal(&self, i: u64) -> f64 {
+        // 1 - u lies in (0, 1], so the logarithm is finite.
+        let (u, v) = (1.0 - self.uniform(2 * i), self.uniform(2 * i + 1));
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    /// A uniformly random order of `0..n`: the indices sorted by their words, ties by index.
+    pub fn permutation(&self, n: usize) -> Vec<u32> {
+        let mut keyed: Vec<(u32, u32)> = (0..n).map(|i| (self.word(i as u64), i as u32)).collect();
+        keyed.sort_unstable();
+        keyed.into_iter().map(|(_, i)| i).collect()
+    }
+}
+
+/// A word as a number in [0, 1): its upper 24 bits.
+#[inline]
+pub fn unit(word: u32) -> f64 {
+    f64::from(word >> 8) * (1.0 / 16_777_216.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn philox_gives_the_known_answers_of_random123() {
+        assert_eq!(philox4x32([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox4x32([!0; 4], [!0; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        assert_eq!(
+            philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    #[test]
+    fn words_do_not_depend_on_the_order_they_are_drawn_in() {
+        let stream = Draws::new(7, 3, "test").of(11);
+        let forward: Vec<u32> = (0..100).map(|i| stream.word(i)).collect();
+        let mut backward: Vec<u32> = (0..100).rev().map(|i| stream.word(i)).collect();
+        backward.reverse();
+        assert_eq!(forward, backward);
+        assert_eq!(forward[4..8], stream.block(1));
+    }
+
+    #[test]
+    fn seed_epoch_purpose_and_patient_each_change_the_stream() {
+        let base = Draws::new(7, 3, "test").of(11).block(0);
+        for other in [
+            Draws::new(8, 3, "test").of(11),
+            Draws::new(7 | 1 << 40, 3, "test").of(11),
+            Draws::new(7, 4, "test").of(11),
+            Draws::new(7, 3, "tess").of(11),
+            Draws::new(7, 3, "test").of(12),
+        ] {
+            assert_ne!(base, other.block(0));
+        }
+    }
+
+    #[test]
+    fn uniform_and_normal_have_their_moments() {
+        let stream = Draws::new(1, 0, "moments").of(0);
+        let n = 200_000;
+        // Six standard errors of each moment: a wrong scale or shift is far outside, chance is not.
+        let se = 6.0 / (n as f64).sqrt();
+        let mean = |f: &dyn Fn(u64) -> f64| (0..n).map(f).sum::<f64>() / n as f64;
+        assert!((mean(&|i| stream.uniform(i)) - 0.5).abs() < se * (1.0f64 / 12.0).sqrt());
+        assert!(mean(&|i| stream.normal(i)).abs() < se);
+        assert!((mean(&|i| stream.normal(i).powi(2)) - 1.0).abs() < se * 2f64.sqrt());
+    }
+
+    #[test]
+    fn permutation_holds_every_index_once_and_below_stays_below() {
+        let stream = Draws::new(5, 0, "order").of(0);
+        for n in [0, 1, 2, 31, 1000] {
+            let mut order = stream.permutation(n);
+            order.sort_unstable();
+            assert_eq!(order, (0..n as u32).collect::<Vec<_>>());
+        }
+        assert!((0..10_000).all(|i| stream.below(i, 7) < 7));
+    }
+}

@@ -1,0 +1,107 @@
+//! Ragged row ranges: how bags of unequal length lie in one flat array.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// Bags of unequal length in one flat array: bag `b` is rows `offsets[b]..offsets[b + 1]`.
+///
+/// Never padded, never truncated; an empty bag is legal. The offsets are checked once, here, so kernels may trust them.
+/// Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ragged {
+    offsets: Arc<[usize]>,
+}
+
+impl Ragged {
+    /// From `bags + 1` offsets that start at 0 and never decrease.
+    ///
+    /// # Errors
+    /// [`Error::Offsets`] names the first offset that is wrong.
+    pub fn new(offsets: impl Into<Arc<[usize]>>) -> Result<Ragged> {
+        let offsets = offsets.into();
+        match offsets.first() {
+            Some(0) => {}
+            first => return Err(Error::Offsets { index: 0, value: first.copied().unwrap_or(0), at_least: 0 }),
+        }
+        for i in 1..offsets.len() {
+            if offsets[i] < offsets[i - 1] {
+                return Err(Error::Offsets { index: i, value: offsets[i], at_least: offsets[i - 1] });
+            }
+        }
+        Ok(Ragged { offsets })
+    }
+
+    /// From the length of each bag.
+    pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Ragged {
+        let mut offsets = vec![0];
+        let mut end = 0;
+        for length in lengths {
+            end += length;
+            offsets.push(end);
+        }
+        Ragged { offsets: offsets.into() }
+    }
+
+    /// `bags` bags of `rows` rows each.
+    pub fn uniform(bags: usize, rows: usize) -> Ragged {
+        Ragged { offsets: (0..=bags).map(|b| b * rows).collect() }
+    }
+
+    /// The number of bags, `B`.
+    pub fn bags(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The number of rows in all bags, `N`.
+    pub fn rows(&self) -> usize {
+        self.offsets[self.offsets.len() - 1]
+    }
+
+    /// The rows of bag `b`.
+    #[inline]
+    pub fn bag(&self, b: usize) -> Range<usize> {
+        self.offsets[b]..self.offsets[b + 1]
+    }
+
+    /// The row ranges of all bags, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
+        self.offsets.windows(2).map(|w| w[0]..w[1])
+    }
+
+    /// The `bags + 1` offsets.
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// The bag that holds row `row`, which must be below [`rows`](Self::rows).
+    pub fn bag_of(&self, row: usize) -> usize {
+        self.offsets.partition_point(|&o| o <= row) - 1
+    }
+
+    /// The number of rows of the longest bag.
+    pub fn longest(&self) -> usize {
+        self.iter().map(|r| r.len()).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_must_start_at_zero_and_never_decrease() {
+        assert!(matches!(Ragged::new(vec![]), Err(Error::Offsets { index: 0, .. })));
+        assert!(matches!(Ragged::new(vec![1, 2]), Err(Error::Offsets { index: 0, value: 1, .. })));
+        assert!(matches!(Ragged::new(vec![0, 3, 2]), Err(Error::Offsets { index: 2, value: 2, at_least: 3 })));
+        assert_eq!(Ragged::new(vec![0, 3, 3, 5]).unwrap(), Ragged::from_lengths([3, 0, 2]));
+    }
+
+    #[test]
+    fn bag_of_skips_empty_bags() {
+        let ragged = Ragged::from_lengths([0, 2, 0, 0, 1]);
+        assert_eq!((0..3).map(|row| ragged.bag_of(row)).collect::<Vec<_>>(), [1, 1, 4]);
+        assert_eq!((ragged.bags(), ragged.rows(), ragged.longest()), (5, 3, 2));
+    }
+}
