@@ -1,1 +1,9 @@
-//! The ops: one folder each.
+//! The ops: one folder each, with its page, its CPU path and (later) its launch on the device.
+
+pub mod activation;
+pub mod linear;
+mod matmul;
+mod parallel;
+
+pub use activation::Activation;
+pub use linear::Linear;

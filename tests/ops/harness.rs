@@ -1,0 +1,174 @@
+//! What every op's suite is made of: inputs, a comparator, derived tolerances and finite differences.
+
+use std::fmt::Debug;
+
+use onkos::rng::Draws;
+use onkos::{Device, Real, Result, Tape, Tensor, Var};
+
+/// Normal numbers that both precisions hold exactly (rounded to f32), named so that each tensor of a test has its own.
+pub fn normal<T: Real>(name: &str, shape: &[usize]) -> Tensor<T> {
+    let stream = Draws::new(0, 0, name).of(0);
+    Tensor::from_fn(shape, |i| T::of(f64::from(stream.normal(i as u64) as f32)))
+}
+
+/// The same tensor in the other precision.
+pub fn cast<T: Real, U: Real>(x: &Tensor<T>) -> Tensor<U> {
+    Tensor::from_fn(x.shape(), |i| U::of(x.host()[i].f64()))
+}
+
+/// Fails unless `got` is within `bound` of `want` in every element, with NaN and infinities equal. Says how many
+/// elements are off and shows the worst.
+#[track_caller]
+pub fn assert_within<T: Real>(what: &str, got: &[T], want: &[f64], bound: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: number of elements");
+    let off = |i: usize| {
+        let (g, w) = (got[i].f64(), want[i]);
+        if g == w || (g.is_nan() && w.is_nan()) { 0.0 } else { (g - w).abs() }
+    };
+    let wrong: Vec<usize> = (0..got.len()).filter(|&i| !(off(i) <= bound)).collect();
+    if let Some(&worst) = wrong.iter().max_by(|&&a, &&b| off(a).total_cmp(&off(b))) {
+        panic!(
+            "{what}: {} of {} elements off by more than {bound:e}; worst [{worst}]: got {}, want {}; first {:?}",
+            wrong.len(),
+            got.len(),
+            got[worst],
+            want[worst],
+            &wrong[..wrong.len().min(5)]
+        );
+    }
+}
+
+/// Fails unless the error of `got` against the f64 oracle is at most twice that of plain arithmetic in the same
+/// precision (`plain`): the rule of FlashAttention's tests. Where `plain` happens to be exact, half a unit in the last
+/// place of the largest element is allowed.
+#[track_caller]
+pub fn assert_as_good_as_plain<T: Real>(what: &str, got: &[T], plain: &[T], oracle: &[f64]) {
+    let largest = oracle.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
+    let error = plain.iter().zip(oracle).map(|(p, o)| (p.f64() - o).abs()).filter(|e| e.is_finite());
+    let bound = 2.0 * error.fold(largest * T::epsilon().f64() / 2.0, f64::max);
+    assert_within(what, got, oracle, bound);
+}
+
+/// Agreement with a golden file in f64: relative to the largest entry, `digits` of them as its README states.
+#[track_caller]
+pub fn assert_golden(what: &str, got: &[f64], want: &[f64], relative: f64) {
+    let largest = want.iter().filter(|x| x.is_finite()).fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
+    assert_within(what, got, want, relative * largest);
+}
+
+/// Calls `f` on constants and gives the values.
+pub fn values<T: Real>(f: impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>>, inputs: &[Tensor<T>]) -> Vec<Tensor<T>> {
+    let tape = Tape::inference(Device::Cpu);
+    let vars: Vec<_> = inputs.iter().map(|x| Var::constant(x.clone())).collect();
+    f(&tape, &vars).expect("the inputs of the test are valid").iter().map(|v| v.value().clone()).collect()
+}
+
+/// The values of `f` and the gradients of `sum(out * cotangent)` with respect to every input.
+pub fn gradients<T: Real>(
+    f: impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>>,
+    inputs: &[Tensor<T>],
+    cotangents: &[Tensor<T>],
+) -> (Vec<Tensor<T>>, Vec<Tensor<T>>) {
+    let tape = Tape::recording(Device::Cpu);
+    let vars: Vec<_> = inputs.iter().map(|x| tape.leaf(x.clone())).collect();
+    let out = f(&tape, &vars).expect("the inputs of the test are valid");
+    let roots: Vec<_> = out.iter().zip(cotangents).map(|(v, c)| (v, c.clone())).collect();
+    let grads = tape.backward(&roots).expect("backward of valid inputs");
+    let grads = vars.iter().map(|v| grads.of(v).cloned().unwrap_or_else(|| Tensor::zeros(v.shape()))).collect();
+    (out.iter().map(|v| v.value().clone()).collect(), grads)
+}
+
+/// Cotangents for the outputs of `f`: normal numbers.
+pub fn cotangents<T: Real>(out: &[Tensor<T>]) -> Vec<Tensor<T>> {
+    out.iter().enumerate().map(|(i, t)| normal(&format!("cotangent {i}"), t.shape())).collect()
+}
+
+/// Compares the gradients of every output with respect to every element of every input with central differences in
+/// f64.
+///
+/// Two steps, `h` and `h / 2`, give an extrapolated derivative (Richardson) and an estimate of its error: their
+/// difference, which bounds the truncation error of the extrapolated value for a smooth function, plus the rounding of
+/// the sums that were subtracted. The analytic gradient must agree within ten such errors.
+#[track_caller]
+pub fn assert_gradients_match_finite_differences(
+    what: &str,
+    f: impl Fn(&Tape<f64>, &[Var<f64>]) -> Result<Vec<Var<f64>>>,
+    inputs: &[Tensor<f64>],
+) {
+    let cot = cotangents(&values(&f, inputs));
+    let (_, grads) = gradients(&f, inputs, &cot);
+    // Sum of terms, and sum of their sizes: the latter scales the rounding error.
+    let objective = |inputs: &[Tensor<f64>]| {
+        let out = values(&f, inputs);
+        let terms = out.iter().zip(&cot).flat_map(|(o, c)| o.host().iter().zip(c.host()).map(|(o, c)| o * c));
+        terms.fold((0.0, 0.0), |(sum, size), t: f64| (sum + t, size + t.abs()))
+    };
+    let mut moved = inputs.to_vec();
+    for (n, input) in inputs.iter().enumerate() {
+        for i in 0..input.len() {
+            let at = input.host()[i];
+            let h = 1e-4 * at.abs().max(1.0);
+            let mut slope = |h: f64| {
+                let mut side = |x: f64| {
+                    moved[n].host_mut()[i] = x;
+                    objective(&moved)
+                };
+                let ((up, size), (down, _)) = (side(at + h), side(at - h));
+                moved[n].host_mut()[i] = at;
+                ((up - down) / (2.0 * h), 100.0 * f64::EPSILON * size / h)
+            };
+            let ((coarse, _), (fine, rounding)) = (slope(h), slope(h / 2.0));
+            let want = fine + (fine - coarse) / 3.0;
+            let bound = 10.0 * ((fine - coarse).abs() / 3.0 + rounding);
+            let got = grads[n].host()[i];
+            assert!(
+                (got - want).abs() <= bound,
+                "{what}: gradient of input {n} element {i}: got {got}, finite differences {want} +- {bound:e}"
+            );
+        }
+    }
+}
+
+/// Fails unless the result is the same bits on one and on two threads.
+#[track_caller]
+pub fn assert_same_on_any_number_of_threads<R: PartialEq + Debug + Send>(f: impl Fn() -> R + Sync) {
+    let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(&f);
+    assert_eq!(on(1), on(2));
+}
+
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "1 of 3 elements off")]
+    fn the_comparator_sees_one_wrong_element() {
+        assert_within("test", &[1.0, 2.0, 3.0], &[1.0, 2.5, 3.0], 0.1);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 2 elements off")]
+    fn the_comparator_sees_a_nan() {
+        assert_within("test", &[1.0, f64::NAN], &[1.0, 2.0], 1e9);
+    }
+
+    #[test]
+    fn the_comparator_takes_equal_infinities_and_nans() {
+        assert_within("test", &[f64::INFINITY, f64::NAN], &[f64::INFINITY, f64::NAN], 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "gradient of input 0 element 1")]
+    fn finite_differences_see_a_gradient_that_lacks_a_factor() {
+        let wrong = |tape: &Tape<f64>, v: &[Var<f64>]| -> Result<Vec<Var<f64>>> {
+            let x = v[0].value().clone();
+            let y = Tensor::from_fn(x.shape(), |i| x.host()[i].sin());
+            let out = tape.record(&[&v[0]], [y], move |g| {
+                let g = g[0].as_ref().expect("one output").host();
+                let factor = [1.0, 0.999];
+                Ok(vec![Some(Tensor::from_fn(x.shape(), |i| g[i] * x.host()[i].cos() * factor[i]))])
+            });
+            Ok(out.to_vec())
+        };
+        assert_gradients_match_finite_differences("wrong", wrong, &[normal("x", &[2])]);
+    }
+}
