@@ -59,6 +59,16 @@ pub enum Error {
         /// The smallest value that would be right (the largest too, at index 0).
         at_least: usize,
     },
+    /// A model file lacks a parameter, or has it in another shape.
+    #[error("parameter {name} must have shape {want:?}, but {}", match got { Some(got) => format!("has {got:?}"), None => "is not in the file".into() })]
+    Parameter {
+        /// The full name.
+        name: String,
+        /// The shape that the model asks for.
+        want: Vec<usize>,
+        /// The shape in the file; `None` if it is not there.
+        got: Option<Vec<usize>>,
+    },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]
     Device {

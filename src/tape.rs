@@ -115,6 +115,18 @@ impl<T: Real> Tape<T> {
         outputs
     }
 
+    /// The same values under another shape of the same size.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the sizes differ.
+    pub fn reshape(&self, x: &Var<T>, shape: &[usize]) -> Result<Var<T>> {
+        let (y, before) = (x.value().clone().reshape(shape)?, x.shape().to_vec());
+        let [y] = self.record(&[x], [y], move |grads| {
+            grads.iter().map(|g| g.clone().map(|g| g.reshape(&before)).transpose()).collect()
+        });
+        Ok(y)
+    }
+
     fn own(&self, (tape, slot): (u32, usize)) -> usize {
         assert_eq!(tape, self.id, "a variable was used on a tape that it was not made on");
         slot

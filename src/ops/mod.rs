@@ -4,6 +4,8 @@ pub mod activation;
 pub mod linear;
 mod matmul;
 mod parallel;
+pub mod standardize;
 
 pub use activation::Activation;
 pub use linear::Linear;
+pub use standardize::Standardize;

@@ -1,0 +1,10 @@
+//! Layers: parameters with names, and the ops that read them.
+//!
+//! A layer is a small struct of [`ParamId`]s. It is built once with a [`Builder`], which draws the initial values, and
+//! called with a [`Pass`], which binds the parameters to a tape and says whether this is training.
+
+mod layers;
+mod params;
+
+pub use layers::{AttentionPool, Dense, GeneNets};
+pub use params::{Builder, Init, Noise, ParamId, Params, Pass, grads_of};

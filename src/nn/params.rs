@@ -1,0 +1,189 @@
+//! Named parameters, how they start, and how a pass sees them.
+
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::rng::Draws;
+use crate::tape::{Gradients, Tape, Var};
+use crate::tensor::Tensor;
+
+/// The place of a parameter among those of its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParamId(usize);
+
+/// All parameters of a model, in the order in which its layers were built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params<T> {
+    names: Vec<String>,
+    decays: Vec<bool>,
+    values: Vec<Tensor<T>>,
+}
+
+impl<T: Real> Params<T> {
+    /// The names, such as `patches.project.weight`.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The values, in the order of the names.
+    pub fn values(&self) -> &[Tensor<T>] {
+        &self.values
+    }
+
+    /// The values for an optimiser.
+    pub fn values_mut(&mut self) -> &mut [Tensor<T>] {
+        &mut self.values
+    }
+
+    /// Which parameters weight decay acts on: the weights, not the biases.
+    pub fn decays(&self) -> &[bool] {
+        &self.decays
+    }
+
+    /// The number of scalars.
+    pub fn count(&self) -> usize {
+        self.values.iter().map(Tensor::len).sum()
+    }
+
+    /// Name and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<T>)> {
+        self.names.iter().map(String::as_str).zip(&self.values)
+    }
+
+    /// Takes over the values that `source` gives for each name.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] names the first parameter that is absent or has another shape.
+    pub fn load(&mut self, mut source: impl FnMut(&str) -> Option<Tensor<T>>) -> Result<()> {
+        for (name, value) in self.names.iter().zip(&mut self.values) {
+            let new = source(name);
+            match new {
+                Some(new) if new.shape() == value.shape() => *value = new,
+                new => {
+                    return Err(Error::Parameter {
+                        name: name.clone(),
+                        want: value.shape().to_vec(),
+                        got: new.map(|t| t.shape().to_vec()),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same parameters in the other precision.
+    pub fn cast<U: Real>(&self) -> Params<U> {
+        let cast = |t: &Tensor<T>| Tensor::from_fn(t.shape(), |i| U::of(t.host()[i].f64()));
+        Params {
+            names: self.names.clone(),
+            decays: self.decays.clone(),
+            values: self.values.iter().map(cast).collect(),
+        }
+    }
+}
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+}
+
+/// Collects the parameters of a model while its layers are built.
+#[derive(Debug)]
+pub struct Builder<T> {
+    params: Params<T>,
+    seed: u64,
+    scope: String,
+}
+
+impl<T: Real> Builder<T> {
+    /// Starts with nothing; the seed draws the initial values.
+    pub fn new(seed: u64) -> Builder<T> {
+        let params = Params { names: Vec::new(), decays: Vec::new(), values: Vec::new() };
+        Builder { params, seed, scope: String::new() }
+    }
+
+    /// Builds something whose parameters are named `scope.*`.
+    pub fn scope<R>(&mut self, name: &str, build: impl FnOnce(&mut Builder<T>) -> R) -> R {
+        let outer = self.scope.len();
+        self.scope.push_str(name);
+        self.scope.push('.');
+        let built = build(self);
+        self.scope.truncate(outer);
+        built
+    }
+
+    /// The scope in which the next parameter will be, with its last dot: also names the noise of a layer.
+    pub fn path(&self) -> &str {
+        &self.scope
+    }
+
+    /// One parameter. Its initial values depend on the seed and its full name alone, so a layer that is added leaves
+    /// the start of all others.
+    pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> ParamId {
+        let name = format!("{}{name}", self.scope);
+        let stream = Draws::new(self.seed, 0, &format!("init.{name}")).of(0);
+        let value = match init {
+            Init::Zeros => Tensor::zeros(shape),
+            Init::Ones => Tensor::full(shape, T::one()),
+            Init::Normal(deviation) => Tensor::from_fn(shape, |i| T::of(deviation * stream.normal(i as u64))),
+        };
+        self.params.decays.push(matches!(init, Init::Normal(_)));
+        self.params.names.push(name);
+        self.params.values.push(value);
+        ParamId(self.params.values.len() - 1)
+    }
+
+    /// All parameters.
+    pub fn finish(self) -> Params<T> {
+        self.params
+    }
+}
+
+/// What makes a training pass random. Absent in evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noise {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Counts the passes over the data.
+    pub epoch: u32,
+}
+
+/// One pass of a model: its tape, its parameters on it, and whether this is training.
+pub struct Pass<'a, T> {
+    /// Where the ops record.
+    pub tape: &'a Tape<T>,
+    vars: Vec<Var<T>>,
+    noise: Option<Noise>,
+}
+
+impl<'a, T: Real> Pass<'a, T> {
+    /// Binds the parameters to a tape. With `noise` this is training, without it evaluation.
+    pub fn new(tape: &'a Tape<T>, params: &Params<T>, noise: Option<Noise>) -> Pass<'a, T> {
+        Pass { tape, vars: params.values.iter().map(|v| tape.leaf(v.clone())).collect(), noise }
+    }
+
+    /// A parameter as a variable.
+    pub fn param(&self, id: ParamId) -> &Var<T> {
+        &self.vars[id.0]
+    }
+
+    /// The draws for a purpose; `None` in evaluation.
+    pub fn draws(&self, purpose: &str) -> Option<Draws> {
+        self.noise.map(|noise| Draws::new(noise.seed, noise.epoch, purpose))
+    }
+
+    /// The variables of the parameters, for [`grads_of`].
+    pub fn into_vars(self) -> Vec<Var<T>> {
+        self.vars
+    }
+}
+
+/// The gradient of each parameter, in their order; `None` where nothing depends on one.
+pub fn grads_of<T: Real>(vars: &[Var<T>], grads: &Gradients<T>) -> Vec<Option<Tensor<T>>> {
+    vars.iter().map(|v| grads.of(v).cloned()).collect()
+}
