@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::data::Problems;
+use crate::metrics::Undefined;
 
 /// The result of everything in onkos that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,6 +78,9 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// A metric has no value for this data; the reason says what is missing.
+    #[error(transparent)]
+    Undefined(#[from] Undefined),
     /// The files of a cohort do not hold what they must; everything that is wrong with them, in one list.
     #[error("{0}")]
     Data(#[from] Problems),
