@@ -21,9 +21,7 @@ macro_rules! element {
 element!(f32 = "F32", f64 = "F64", f16 = "F16", bf16 = "BF16", u8 = "U8", u32 = "U32", i32 = "I32", i64 = "I64");
 
 /// A floating-point type that ops calculate in: `f32` in use, `f64` as the oracle of the tests.
-pub trait Real:
-    Element + Float + Display + Sum + AddAssign + SubAssign + MulAssign + DivAssign + Into<f64>
-{
+pub trait Real: Element + Float + Display + Sum + AddAssign + SubAssign + MulAssign + DivAssign + Into<f64> {
     /// The nearest value of this type.
     fn of(x: f64) -> Self;
     /// This value as `f64`, exact.

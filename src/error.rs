@@ -48,7 +48,9 @@ pub enum Error {
         value: String,
     },
     /// Offsets of bags do not start at 0 or decrease.
-    #[error("offsets must start at 0 and never decrease, but offsets[{index}] is {value} and must be at least {at_least}")]
+    #[error(
+        "offsets must start at 0 and never decrease, but offsets[{index}] is {value} and must be at least {at_least}"
+    )]
     Offsets {
         /// The first offset that is wrong.
         index: usize,
