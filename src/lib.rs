@@ -15,7 +15,7 @@ pub mod tensor;
 pub use device::Device;
 pub use element::{Element, Feature, Real};
 pub use error::{Error, Result};
-pub use features::{Features, Rows};
+pub use features::{FeatureType, Features, Rows};
 pub use shape::Ragged;
 pub use tape::{Tape, Var};
 pub use tensor::Tensor;

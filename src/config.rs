@@ -1,0 +1,255 @@
+//! The run file: every setting of a training, with its default. Unknown keys are errors.
+//!
+//! A run folder holds the resolved file, all defaults written out, so that a run can be repeated from it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::ops::cox::Ties;
+
+/// All settings of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Keys every random number of the run.
+    pub seed: u64,
+    /// What of the cohort the model sees.
+    pub inputs: InputConfig,
+    /// The model and its sizes.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub train: TrainConfig,
+}
+
+/// One kind of data of a patient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// Gene expression, in signatures.
+    Genes,
+    /// Patch features of the slides.
+    Patches,
+}
+
+impl std::fmt::Display for Modality {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Modality::Genes => "genes",
+            Modality::Patches => "patches",
+        })
+    }
+}
+
+/// What of the cohort the model sees, and how it is scaled. Whatever is fitted is fitted on the training patients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputConfig {
+    /// The modalities to use; all that the source has when empty.
+    pub modalities: Vec<Modality>,
+    /// How gene expression is scaled.
+    pub rna_scaling: crate::data::RnaScaling,
+    /// Whether patch features are standardised by the mean and deviation of the training patches.
+    pub standardize_patches: bool,
+}
+
+impl Default for InputConfig {
+    fn default() -> InputConfig {
+        InputConfig { modalities: Vec::new(), rna_scaling: Default::default(), standardize_patches: true }
+    }
+}
+
+/// What the model is trained to minimise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// The Cox partial likelihood of one log risk a patient.
+    #[default]
+    Cox,
+    /// The discrete-time likelihood of one hazard a time bin.
+    Nll,
+}
+
+/// Among whom a patient's risk is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RiskSet {
+    /// The patients of the batch; one step a batch.
+    #[default]
+    Batch,
+    /// All training patients, with the memory of one batch: the exact gradient of the whole cohort, one step an epoch.
+    Cohort,
+}
+
+/// The rule that turns gradients into steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// Adam with decoupled decay (Loshchilov and Hutter 2019).
+    #[default]
+    Adamw,
+    /// Rectified Adam as the published SurvPath code has it.
+    Radam,
+}
+
+/// Which epoch's parameters are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// The epoch with the lowest loss on the validation patients.
+    #[default]
+    ValidationLoss,
+    /// The epoch with the highest concordance on the validation patients.
+    ValidationConcordance,
+    /// The last epoch.
+    Last,
+}
+
+/// How the model is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training patients.
+    pub epochs: u32,
+    /// Patients in a batch.
+    pub batch: usize,
+    /// Patches in a batch: it is closed early when the next patient would exceed this.
+    pub patches_per_batch: usize,
+    /// What is minimised.
+    pub loss: Loss,
+    /// How tied event times are treated by the Cox loss.
+    pub ties: Ties,
+    /// Among whom the Cox loss compares.
+    pub risk_set: RiskSet,
+    /// Time bins of the discrete-time loss.
+    pub bins: usize,
+    /// How much less a censored patient weighs in the discrete-time loss, 0 to 1.
+    pub nll_alpha: f64,
+    /// The step rule.
+    pub optimizer: OptimizerKind,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Epochs of linear warm-up before the cosine.
+    pub warmup_epochs: f64,
+    /// The largest gradient norm; 0 does not clip.
+    pub clip_norm: f64,
+    /// The share of the source's patients that are held out to choose the epoch, 0 to below 1.
+    pub validation: f64,
+    /// Probability of hiding one modality from a patient who has both, in training.
+    pub modality_dropout: f64,
+    /// Which epoch's parameters are kept.
+    pub select: Select,
+    /// Stop after this many epochs without a better validation figure; 0 never stops early.
+    pub patience: u32,
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        TrainConfig {
+            epochs: 40,
+            batch: 64,
+            patches_per_batch: 262_144,
+            loss: Loss::Cox,
+            ties: Ties::Efron,
+            risk_set: RiskSet::Batch,
+            bins: 4,
+            nll_alpha: 0.0,
+            optimizer: OptimizerKind::Adamw,
+            learning_rate: 1e-3,
+            weight_decay: 1e-2,
+            warmup_epochs: 1.0,
+            clip_norm: 1.0,
+            validation: 0.2,
+            modality_dropout: 0.0,
+            select: Select::ValidationLoss,
+            patience: 0,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Refuses settings outside their range, all of them by name.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for the first that is.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.train;
+        let finite_positive = |x: f64| x.is_finite() && x > 0.0;
+        let finite_not_negative = |x: f64| x.is_finite() && x >= 0.0;
+        for (name, ok, want, value) in [
+            ("train.epochs", t.epochs > 0, "at least 1", t.epochs.to_string()),
+            ("train.batch", t.batch > 0, "at least 1", t.batch.to_string()),
+            ("train.patches_per_batch", t.patches_per_batch > 0, "at least 1", t.patches_per_batch.to_string()),
+            ("train.bins", t.bins >= 1 && t.bins <= 1000, "between 1 and 1000", t.bins.to_string()),
+            ("train.nll_alpha", (0.0..=1.0).contains(&t.nll_alpha), "between 0 and 1", t.nll_alpha.to_string()),
+            (
+                "train.learning_rate",
+                finite_positive(t.learning_rate),
+                "finite and positive",
+                t.learning_rate.to_string(),
+            ),
+            (
+                "train.weight_decay",
+                finite_not_negative(t.weight_decay),
+                "finite and not negative",
+                t.weight_decay.to_string(),
+            ),
+            (
+                "train.warmup_epochs",
+                finite_not_negative(t.warmup_epochs),
+                "finite and not negative",
+                t.warmup_epochs.to_string(),
+            ),
+            ("train.clip_norm", finite_not_negative(t.clip_norm), "finite and not negative", t.clip_norm.to_string()),
+            ("train.validation", (0.0..1.0).contains(&t.validation), "at least 0 and below 1", t.validation.to_string()),
+            (
+                "train.modality_dropout",
+                (0.0..1.0).contains(&t.modality_dropout),
+                "at least 0 and below 1",
+                t.modality_dropout.to_string(),
+            ),
+            (
+                "train.select",
+                t.validation > 0.0 || t.select == Select::Last,
+                "\"last\" when train.validation is 0",
+                format!("{:?}", t.select),
+            ),
+            (
+                "train.risk_set",
+                t.loss == Loss::Cox || t.risk_set == RiskSet::Batch,
+                "\"batch\" when train.loss is \"nll\", which has no risk sets",
+                format!("{:?}", t.risk_set),
+            ),
+        ] {
+            if !ok {
+                return Err(Error::Setting { name, want, value });
+            }
+        }
+        self.model.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolved_file_reads_back_as_itself_and_unknown_keys_are_refused() {
+        let config = RunConfig::default();
+        config.check().unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
+        for text in ["sed = 1", "[train]\nepoch = 3", "[model.sdir]\np = 0.5"] {
+            assert!(toml::from_str::<RunConfig>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let mut config = RunConfig::default();
+        config.train.validation = 1.0;
+        assert_eq!(config.check().unwrap_err().to_string(), "train.validation must be at least 0 and below 1, but is 1");
+    }
+}

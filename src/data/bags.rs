@@ -1,0 +1,165 @@
+//! The patch features of a cohort, in mapped files: read when they are gathered, never as a whole.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::problem::{Problem, Problems};
+use super::tensors::TensorFile;
+use crate::element::Element;
+use crate::features::{FeatureType, Features};
+use crate::shape::Ragged;
+use crate::tensor::Tensor;
+
+/// The bags of the patients of a cohort. A bag is all slides of a patient, one after another.
+///
+/// Files may be larger than the memory of the machine: they are mapped, and only the bags that are gathered are read.
+#[derive(Clone, Debug)]
+pub struct Bags {
+    pub(super) width: usize,
+    pub(super) dtype: FeatureType,
+    /// The pieces of each patient.
+    pub(super) pieces: Vec<Vec<Piece>>,
+    pub(super) ragged: Ragged,
+}
+
+/// Consecutive rows of one file.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) file: Arc<TensorFile>,
+    /// The slide, or the case where a bag is not told apart by slides.
+    pub(super) name: String,
+    /// The row of the tensor `features` that the piece starts with.
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+    /// Where the first row starts in the file.
+    pub(super) start: usize,
+}
+
+/// A row and a column of a block, and what stands there.
+type Place = (usize, usize, f32);
+
+impl Bags {
+    pub(super) fn new(width: usize, dtype: FeatureType, pieces: Vec<Vec<Piece>>) -> Bags {
+        let ragged = Ragged::from_lengths(pieces.iter().map(|p| p.iter().map(|piece| piece.rows).sum()));
+        Bags { width, dtype, pieces, ragged }
+    }
+
+    /// The number of features of an instance, `L`.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The element type of the files.
+    pub fn dtype(&self) -> FeatureType {
+        self.dtype
+    }
+
+    /// The number of instances of each patient, as offsets of all bags in the order of the patients.
+    pub fn ragged(&self) -> &Ragged {
+        &self.ragged
+    }
+
+    /// Only the bags of the given patients, in that order.
+    pub(super) fn select(&self, patients: &[usize]) -> Bags {
+        Bags::new(self.width, self.dtype, patients.iter().map(|&p| self.pieces[p].clone()).collect())
+    }
+
+    /// Copies the bags of the given patients, in that order, into one matrix.
+    ///
+    /// A patient may occur more than once. Patients are indices into those of the cohort.
+    pub fn gather(&self, patients: &[usize]) -> (Features, Ragged) {
+        let ragged = Ragged::from_lengths(patients.iter().map(|&p| self.ragged.bag(p).len()));
+        let features = match self.dtype {
+            FeatureType::F32 => Features::F32(self.copy(patients, ragged.rows())),
+            FeatureType::F16 => Features::F16(self.copy(patients, ragged.rows())),
+            FeatureType::Bf16 => Features::Bf16(self.copy(patients, ragged.rows())),
+        };
+        (features, ragged)
+    }
+
+    /// The bags of the given patients as elements of `T`, whose size must be that of the element type.
+    fn copy<T: Element>(&self, patients: &[usize], rows: usize) -> Tensor<T> {
+        let mut elements = vec![T::default(); rows * self.width];
+        let mut left: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
+        let mut jobs = Vec::new();
+        for piece in patients.iter().flat_map(|&p| &self.pieces[p]) {
+            let (to, rest) = left.split_at_mut(piece.rows * self.width * self.dtype.bytes());
+            jobs.push((piece, to));
+            left = rest;
+        }
+        jobs.into_par_iter().for_each(|(piece, to)| {
+            to.copy_from_slice(piece.file.bytes(piece.start..piece.start + to.len()));
+        });
+        Tensor::new(&[rows, self.width], elements).expect("the elements were counted from the same rows")
+    }
+
+    /// Looks at every element of every bag and reports each slide with a NaN or an infinity in it.
+    ///
+    /// Reads all files once; the work is divided by slides and blocks of rows.
+    pub(super) fn scan(&self, problems: &mut Problems) {
+        let found: Vec<Option<Problem>> = self.pieces.par_iter().flatten().map(|p| self.scan_piece(p)).collect();
+        problems.0.extend(found.into_iter().flatten());
+    }
+
+    fn scan_piece(&self, piece: &Piece) -> Option<Problem> {
+        /// Small enough to share a long bag among threads, large enough to be worth a task.
+        const BLOCK: usize = 1 << 20;
+        let row_bytes = self.width * self.dtype.bytes();
+        let bytes = piece.file.bytes(piece.start..piece.start + piece.rows * row_bytes);
+        let block_rows = (BLOCK / row_bytes).max(1);
+        let blocks: Vec<(Option<Place>, usize)> = bytes
+            .par_chunks(block_rows * row_bytes)
+            .map(|block| if self.dtype.has_non_finite(block) { self.wrong_rows(block, row_bytes) } else { (None, 0) })
+            .collect();
+        let (block, (row, column, value)) =
+            blocks.iter().enumerate().find_map(|(b, (first, _))| Some((b, (*first)?)))?;
+        Some(Problem::FeatureNotFinite {
+            file: piece.file.path.clone(),
+            name: piece.name.clone(),
+            row: piece.first_row + block * block_rows + row,
+            column,
+            value,
+            rows: blocks.iter().map(|(_, rows)| rows).sum(),
+        })
+    }
+
+    /// The first element of a block that is not finite, and how many of its rows have any.
+    fn wrong_rows(&self, block: &[u8], row_bytes: usize) -> (Option<Place>, usize) {
+        let mut first = None;
+        let mut rows = 0;
+        for (row, bytes) in block.chunks(row_bytes).enumerate() {
+            let mut elements = bytes.chunks(self.dtype.bytes()).map(|b| self.dtype.read(b)).enumerate();
+            if let Some((column, value)) = elements.find(|(_, x)| !x.is_finite()) {
+                first = first.or(Some((row, column, value)));
+                rows += 1;
+            }
+        }
+        (first, rows)
+    }
+}
+
+impl FeatureType {
+    /// Whether any element has the exponent of NaN and infinity.
+    fn has_non_finite(self, bytes: &[u8]) -> bool {
+        let half = |mask: u16| bytes.as_chunks::<2>().0.iter().any(|&b| u16::from_le_bytes(b) & mask == mask);
+        match self {
+            FeatureType::F32 => {
+                let mask = 0x7f80_0000;
+                bytes.as_chunks::<4>().0.iter().any(|&b| u32::from_le_bytes(b) & mask == mask)
+            }
+            FeatureType::F16 => half(0x7c00),
+            FeatureType::Bf16 => half(0x7f80),
+        }
+    }
+
+    /// One element out of exactly its bytes.
+    fn read(self, bytes: &[u8]) -> f32 {
+        match (self, bytes) {
+            (FeatureType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (FeatureType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
+            (FeatureType::Bf16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
+            _ => unreachable!("rows are whole elements"),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Tables of comma- or tab-separated text, with the line of each row as a text editor shows it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use csv::{ReaderBuilder, StringRecord};
+
+use super::problem::{Problem, Problems};
+
+/// More columns than any table of genes has.
+const MAX_COLUMNS: usize = 250_000;
+
+/// A table in memory.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) file: PathBuf,
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One row of a table. Its cells are trimmed.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// The line it starts in, from 1.
+    pub(crate) line: usize,
+    cells: StringRecord,
+}
+
+impl Row {
+    /// A cell; blank where the row is shorter than that.
+    pub(crate) fn cell(&self, column: usize) -> &str {
+        self.cells.get(column).unwrap_or("")
+    }
+
+    /// All cells.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &str> {
+        self.cells.iter()
+    }
+}
+
+/// Reads a text file of the user: a regular file in UTF-8, without its byte order mark.
+pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> {
+    let bytes = match fs::metadata(file) {
+        Ok(data) if !data.is_file() => Err(std::io::Error::other("not a regular file")),
+        Ok(_) => fs::read(file),
+        Err(e) => Err(e),
+    };
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        Err(e) => {
+            problems.push(Problem::Unreadable { file: file.into(), why: e.to_string() });
+            return None;
+        }
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Err(e) => {
+            let line = 1 + newlines(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
+            problems.push(Problem::NotUtf8 { file: file.into(), line });
+            None
+        }
+    }
+}
+
+fn newlines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&b| b == b'\n').count()
+}
+
+impl Table {
+    /// Reads a table whose rows all have as many cells as its header; `ragged` allows them to have fewer.
+    pub(crate) fn read(file: &Path, ragged: bool, problems: &mut Problems) -> Option<Table> {
+        let text = read_text(file, problems)?;
+        let first = text.lines().next().unwrap_or("");
+        let tabs = first.contains('\t') && !first.contains(',');
+        let mut reader = ReaderBuilder::new()
+            .delimiter(if tabs { b'\t' } else { b',' })
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+
+        let mut header: Option<Vec<String>> = None;
+        let mut rows = Vec::new();
+        let (mut line, mut counted) = (1, 0);
+        let mut record = StringRecord::new();
+        // Neither can fail: the text is in memory, is UTF-8, and may have rows of any length.
+        while reader.read_record(&mut record).unwrap_or(false) {
+            // A record is said to start where the one before ended; blank lines and the second half of \r\n come first.
+            let start = record.position().map_or(0, |p| p.byte() as usize);
+            let start = start + text.as_bytes()[start..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+            line += newlines(&text.as_bytes()[counted..start]);
+            counted = start;
+            let Some(header) = &header else {
+                if record.len() > MAX_COLUMNS {
+                    let (got, limit) = (record.len(), MAX_COLUMNS);
+                    problems.push(Problem::TooManyColumns { file: file.into(), got, limit });
+                    return None;
+                }
+                header = Some(record.iter().map(str::to_owned).collect());
+                continue;
+            };
+            let (want, got) = (header.len(), record.len());
+            if got > want || (got < want && !ragged) {
+                problems.push(Problem::RaggedRow { file: file.into(), line, want, got });
+            }
+            rows.push(Row { line, cells: record.clone() });
+        }
+        match header {
+            Some(header) if !rows.is_empty() => Some(Table { file: file.into(), header, rows }),
+            _ => {
+                problems.push(Problem::EmptyTable { file: file.into() });
+                None
+            }
+        }
+    }
+
+    /// The place of a column that must be there, once.
+    pub(crate) fn column(&self, name: &str, problems: &mut Problems) -> Option<usize> {
+        let mut places = self.header.iter().enumerate().filter(|(_, h)| *h == name).map(|(i, _)| i);
+        let found = places.next();
+        if found.is_none() {
+            let has = self.header.clone();
+            problems.push(Problem::MissingColumn { file: self.file.clone(), column: name.into(), has });
+        } else if places.next().is_some() {
+            problems.push(Problem::DuplicateColumn { file: self.file.clone(), column: name.into() });
+        }
+        found
+    }
+}
+
+/// Reports names that occur twice, with the line of each.
+pub(crate) fn refuse_duplicate_genes<'a>(
+    file: &Path,
+    genes: impl Iterator<Item = (usize, &'a str)>,
+    problems: &mut Problems,
+) {
+    let mut seen = HashSet::new();
+    for (line, gene) in genes {
+        if !seen.insert(gene) {
+            problems.push(Problem::DuplicateGene { file: file.into(), line, gene: gene.into() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8], ragged: bool) -> (Option<Table>, Problems) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let mut problems = Problems::default();
+        (Table::read(file.path(), ragged, &mut problems), problems)
+    }
+
+    #[test]
+    fn lines_are_those_of_an_editor_whatever_the_line_ends_and_quotes() {
+        for eol in ["\n", "\r\n"] {
+            let text = ["\u{feff}a,b", "1,\"x", "y\"", "", "2, z ", "3,w"].join(eol);
+            let (table, problems) = read(text.as_bytes(), false);
+            let table = table.unwrap();
+            assert!(problems.is_empty());
+            assert_eq!(table.header, ["a", "b"]);
+            assert_eq!(table.rows.iter().map(|r| r.line).collect::<Vec<_>>(), [2, 5, 6]);
+            assert_eq!(table.rows[1].cell(1), "z");
+        }
+    }
+
+    #[test]
+    fn tabs_separate_when_the_header_has_no_comma() {
+        let (table, _) = read(b"a\tb\n1\t2,5\n", false);
+        assert_eq!(table.unwrap().rows[0].cell(1), "2,5");
+    }
+
+    #[test]
+    fn ragged_rows_are_named_unless_allowed() {
+        let (_, problems) = read(b"a,b\n1\n1,2,3\n", false);
+        assert!(matches!(
+            problems.0[..],
+            [Problem::RaggedRow { line: 2, want: 2, got: 1, .. }, Problem::RaggedRow { line: 3, got: 3, .. }]
+        ));
+        let (table, problems) = read(b"a,b\n1\n", true);
+        assert!(problems.is_empty() && table.unwrap().rows[0].cell(1).is_empty());
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_named_with_its_line() {
+        let (_, problems) = read(b"a,b\n1,2\n\xff,3\n", false);
+        assert!(matches!(problems.0[..], [Problem::NotUtf8 { line: 3, .. }]));
+    }
+
+    #[test]
+    fn empty_tables_and_absurd_widths_are_refused() {
+        assert!(matches!(read(b"", false).1.0[..], [Problem::EmptyTable { .. }]));
+        assert!(matches!(read(b"a,b\n", false).1.0[..], [Problem::EmptyTable { .. }]));
+        let wide = vec![b','; MAX_COLUMNS];
+        assert!(matches!(read(&wide, false).1.0[..], [Problem::TooManyColumns { .. }]));
+    }
+
+    #[test]
+    fn a_folder_is_not_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut problems = Problems::default();
+        assert!(Table::read(folder.path(), false, &mut problems).is_none());
+        assert!(matches!(problems.0[..], [Problem::Unreadable { .. }]));
+    }
+
+    #[test]
+    fn missing_and_double_columns_are_named() {
+        let table = read(b"a,b,b\n1,2,3\n", false).0.unwrap();
+        let mut problems = Problems::default();
+        assert_eq!(table.column("a", &mut problems), Some(0));
+        assert!(problems.is_empty());
+        table.column("b", &mut problems);
+        table.column("c", &mut problems);
+        assert!(
+            matches!(&problems.0[..], [Problem::DuplicateColumn { .. }, Problem::MissingColumn { has, .. }] if has.len() == 3)
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Tensors in a mapped safetensors file.
+//!
+//! The header is checked here with arithmetic that cannot overflow, before anything believes it: a claimed extent is
+//! compared with the length of the file, never allocated. Elements are read by copying, since the format does not
+//! promise any alignment.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::map::Map;
+use super::problem::{Problem, Problems};
+
+// Features are copied out of a file as bytes; the format is little-endian.
+const _: () = assert!(cfg!(target_endian = "little"), "onkos reads safetensors on little-endian machines only");
+
+/// The length of the header length.
+const PREFIX: usize = 8;
+/// No header is longer than this in the reference implementation either.
+const MAX_HEADER: u64 = 100_000_000;
+
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__")]
+    _metadata: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+/// The bytes of one element, for the types that are read anywhere in onkos.
+fn bytes_of(dtype: &str) -> Option<u64> {
+    Some(match dtype {
+        "BOOL" | "U8" | "I8" => 1,
+        "I16" | "U16" | "F16" | "BF16" => 2,
+        "I32" | "U32" | "F32" => 4,
+        "I64" | "U64" | "F64" => 8,
+        _ => return None,
+    })
+}
+
+/// One tensor of a file: its type, its shape and where its bytes lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
+}
+
+/// A mapped safetensors file whose header has been checked.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    pub(crate) path: PathBuf,
+    map: Map,
+    tensors: BTreeMap<String, Info>,
+}
+
+impl TensorFile {
+    /// Maps a file and checks its header.
+    pub(crate) fn open(path: &Path, problems: &mut Problems) -> Option<TensorFile> {
+        let map = match Map::open(path) {
+            Ok(map) => map,
+            Err(e) => {
+                problems.push(Problem::Unreadable { file: path.into(), why: e.to_string() });
+                return None;
+            }
+        };
+        match header(path, &map) {
+            Ok(tensors) => Some(TensorFile { path: path.into(), map, tensors }),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// A tensor by name.
+    pub(crate) fn tensor(&self, name: &str, problems: &mut Problems) -> Option<&Info> {
+        let found = self.tensors.get(name);
+        if found.is_none() {
+            let has = self.tensors.keys().cloned().collect();
+            problems.push(Problem::MissingTensor { file: self.path.clone(), tensor: name.into(), has });
+        }
+        found
+    }
+
+    /// The bytes of a range that came out of an [`Info`] of this file.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.map[range]
+    }
+
+    /// The elements of a tensor as integers, or a problem if it is of another type.
+    pub(crate) fn integers(&self, name: &str, info: &Info, problems: &mut Problems) -> Option<Vec<i128>> {
+        let bytes = self.bytes(info.range.clone());
+        Some(match info.dtype.as_str() {
+            "I32" => elements(bytes, |b| i32::from_le_bytes(b).into()),
+            "U32" => elements(bytes, |b| u32::from_le_bytes(b).into()),
+            "I64" => elements(bytes, |b| i64::from_le_bytes(b).into()),
+            "U64" => elements(bytes, |b| u64::from_le_bytes(b).into()),
+            got => {
+                let want = "I32, I64, U32 or U64";
+                problems.push(Problem::Dtype { file: self.path.clone(), tensor: name.into(), want, got: got.into() });
+                return None;
+            }
+        })
+    }
+
+    /// The elements of a tensor as `f32`, or a problem if it is of another type.
+    pub(crate) fn floats(&self, name: &str, info: &Info, problems: &mut Problems) -> Option<Vec<f32>> {
+        let bytes = self.bytes(info.range.clone());
+        Some(match info.dtype.as_str() {
+            "F32" => elements(bytes, f32::from_le_bytes),
+            "F64" => elements(bytes, |b| f64::from_le_bytes(b) as f32),
+            "F16" => elements(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
+            "BF16" => elements(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+            got => {
+                let want = "F32, F64, F16 or BF16";
+                problems.push(Problem::Dtype { file: self.path.clone(), tensor: name.into(), want, got: got.into() });
+                return None;
+            }
+        })
+    }
+}
+
+/// Copies elements out of bytes of any alignment.
+fn elements<const W: usize, T>(bytes: &[u8], read: impl Fn([u8; W]) -> T) -> Vec<T> {
+    bytes.as_chunks::<W>().0.iter().map(|chunk| read(*chunk)).collect()
+}
+
+/// Reads and checks the header of a file: tensors lie one after another and fill the file exactly.
+fn header(path: &Path, file: &[u8]) -> Result<BTreeMap<String, Info>, Problem> {
+    let wrong = |why: String| Problem::Header { file: path.into(), why };
+    let got = file.len() as u64;
+    let prefix = file.first_chunk::<PREFIX>();
+    let length = u64::from_le_bytes(*prefix.ok_or(Problem::Extent { file: path.into(), want: PREFIX as u128, got })?);
+    if length > MAX_HEADER {
+        return Err(wrong(format!("a header of {length} bytes is claimed, at most {MAX_HEADER} are read")));
+    }
+    let start = PREFIX + length as usize;
+    let text = file.get(PREFIX..start).ok_or(Problem::Extent { file: path.into(), want: start as u128, got })?;
+    let header: Header = serde_json::from_slice(text).map_err(|e| wrong(format!("its header: {e}")))?;
+
+    let mut order: Vec<(&String, &Entry)> = header.tensors.iter().collect();
+    order.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut end = 0;
+    for (name, entry) in &order {
+        let (from, to) = entry.data_offsets;
+        let size = to.checked_sub(from);
+        let elements = entry.shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let claimed = bytes_of(&entry.dtype).map_or(size, |bytes| elements.and_then(|n| n.checked_mul(bytes)));
+        if from != end || size.is_none() || size != claimed {
+            return Err(wrong(format!(
+                "tensor {name:?} of {} {:?} cannot lie in bytes {from}..{to} after byte {end}",
+                entry.dtype, entry.shape
+            )));
+        }
+        end = to;
+    }
+    let want = start as u128 + u128::from(end);
+    if want != u128::from(got) {
+        return Err(Problem::Extent { file: path.into(), want, got });
+    }
+    // From here on every offset is known to be at most the length of the file, hence a usize.
+    let infos = header.tensors.into_iter().map(|(name, entry)| {
+        let (from, to) = entry.data_offsets;
+        let shape = entry.shape.iter().map(|&d| usize::try_from(d).unwrap_or(usize::MAX)).collect();
+        (name, Info { dtype: entry.dtype, shape, range: start + from as usize..start + to as usize })
+    });
+    Ok(infos.collect())
+}

@@ -1,0 +1,284 @@
+//! The fusion model: gene tokens and patch tokens, rebalanced, entangled, pooled and joined.
+//!
+//! ```text
+//! expression [P, sum of genes]           patches [N, L]
+//!   | one small self-normalising net       | standardise, linear, activation, dropout
+//!   |   a signature (ELU, alpha dropout)   |
+//! gene tokens [P S, D]                   patch tokens [N, D]
+//!   |---- SDIR: token mask, gain ----------|
+//!   |---- CADE: token statistics mixed ----|      training only
+//! gated attention pooling                gated attention pooling
+//!   |                                      |
+//! [ z_genes | z_patches | has genes | has patches ]  [B, 2 H D + 2]
+//!   | head: dropout, linear (hidden layer if asked for)
+//! log risk [B, 1] or hazard logits [B, K]
+//! ```
+//!
+//! A patient without one modality has an empty bag of it: its pooled vector is zero and its flag says so. With
+//! `modality_dropout` training takes a modality away at random from patients who have both, so that the head has seen
+//! what a cohort without it will bring.
+//!
+//! There is no layer norm between CADE and the pooling: CADE replaces a token `m + s z` by `m' + s' z`, and a layer norm
+//! of either is the same up to its epsilon, so the entanglement would be undone. (In the published host a layer norm
+//! follows at once: see method notes in `docs/numerics.md`.)
+
+use serde::{Deserialize, Serialize};
+
+use super::{Attention, Batch, InputShape, Output};
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::nn::{AttentionPool, Builder, Dense, GeneNets, Pass};
+use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, Sdir};
+use crate::shape::Ragged;
+use crate::tape::Var;
+use crate::tensor::Tensor;
+
+/// Sizes and settings of the fusion model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FusionConfig {
+    /// Width of a token, `D`.
+    pub width: usize,
+    /// Width of the hidden layer of each gene net.
+    pub gene_hidden: usize,
+    /// Width of the attention's hidden layer.
+    pub attention_width: usize,
+    /// Attention heads, `H`.
+    pub heads: usize,
+    /// Whether the attention is gated.
+    pub gated: bool,
+    /// Activation of the patch projection.
+    pub patch_activation: Activation,
+    /// Width of the head's hidden layer; 0 has none.
+    pub head_hidden: usize,
+    /// Alpha dropout inside the gene nets.
+    pub gene_dropout: f64,
+    /// Dropout of the elements of patch tokens.
+    pub patch_dropout: f64,
+    /// Dropout before each layer of the head.
+    pub head_dropout: f64,
+    /// The token mask and gain of each modality.
+    pub sdir: SdirConfig,
+    /// The mixing of token statistics between the modalities; off when absent.
+    pub cade: Option<Cade>,
+}
+
+/// Where the token mask and gain act; off where absent. Slides are the strong modality, genes the weak one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SdirConfig {
+    /// On gene tokens. A gain here measures weakness by the energy of the patch tokens.
+    pub genes: Option<Sdir>,
+    /// On patch tokens.
+    pub patches: Option<Sdir>,
+}
+
+impl Default for FusionConfig {
+    fn default() -> FusionConfig {
+        FusionConfig {
+            width: 32,
+            gene_hidden: 8,
+            attention_width: 32,
+            heads: 1,
+            gated: true,
+            patch_activation: Activation::Elu,
+            head_hidden: 0,
+            gene_dropout: 0.25,
+            patch_dropout: 0.0,
+            head_dropout: 0.25,
+            sdir: SdirConfig::default(),
+            cade: None,
+        }
+    }
+}
+
+impl FusionConfig {
+    /// Refuses settings outside their range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is.
+    pub fn check(&self) -> Result<()> {
+        for (name, size) in [
+            ("model.width", self.width),
+            ("model.gene_hidden", self.gene_hidden),
+            ("model.attention_width", self.attention_width),
+            ("model.heads", self.heads),
+        ] {
+            if !(1..=65_536).contains(&size) {
+                return Err(Error::Setting { name, want: "between 1 and 65536", value: size.to_string() });
+            }
+        }
+        for (name, p) in [
+            ("model.gene_dropout", self.gene_dropout),
+            ("model.patch_dropout", self.patch_dropout),
+            ("model.head_dropout", self.head_dropout),
+        ] {
+            if !(0.0..1.0).contains(&p) {
+                return Err(Error::Setting { name, want: "at least 0 and below 1", value: p.to_string() });
+            }
+        }
+        for sdir in [&self.sdir.genes, &self.sdir.patches].into_iter().flatten() {
+            sdir.check()?;
+        }
+        if self.sdir.patches.is_some_and(|sdir| sdir.gain.is_active()) {
+            let want = "none: slides are the strong modality, a gain belongs in model.sdir.genes";
+            return Err(Error::Setting { name: "model.sdir.patches.gain", want, value: "set".into() });
+        }
+        self.cade.as_ref().map_or(Ok(()), Cade::check)
+    }
+}
+
+/// The layers of the fusion model.
+#[derive(Clone, Debug)]
+pub struct Fusion<T> {
+    config: FusionConfig,
+    genes: Option<(GeneNets, AttentionPool)>,
+    patches: Option<(Dense<T>, AttentionPool)>,
+    hidden: Option<Dense<T>>,
+    risk: Dense<T>,
+}
+
+/// Tokens of one modality: rows in bags, one bag a patient.
+struct Tokens<T> {
+    rows: Var<T>,
+    bags: Ragged,
+}
+
+impl<T: Real> Fusion<T> {
+    pub(super) fn new(b: &mut Builder<T>, config: &FusionConfig, shape: &InputShape<T>, outputs: usize) -> Fusion<T> {
+        let c = config.clone();
+        let pool = |b: &mut Builder<T>| AttentionPool::new(b, "pool", c.width, c.attention_width, c.heads, c.gated);
+        let genes = shape.genes.as_ref().map(|widths| {
+            b.scope("genes", |b| {
+                (GeneNets::new(b, widths.clone(), c.gene_hidden, c.width, c.gene_dropout), pool(b))
+            })
+        });
+        let patches = shape.patches.as_ref().map(|patches| {
+            b.scope("patches", |b| {
+                let project = Dense::new(b, "project", patches.width, c.width, c.patch_activation);
+                let project = match &patches.standard {
+                    Some((mean, deviation)) => project.standardized(mean.clone(), deviation.clone()),
+                    None => project,
+                };
+                (project, pool(b))
+            })
+        });
+        let modalities = usize::from(genes.is_some()) + usize::from(patches.is_some());
+        let joined = modalities * (c.heads * c.width + 1);
+        let (hidden, last) = b.scope("head", |b| match c.head_hidden {
+            0 => (None, joined),
+            hidden => (Some(Dense::new(b, "hidden", joined, hidden, Activation::Elu)), hidden),
+        });
+        let risk = b.scope("head", |b| match outputs {
+            1 => Dense::without_bias(b, "risk", last, 1),
+            bins => Dense::new(b, "hazards", last, bins, Activation::Identity),
+        });
+        Fusion { config: c, genes, patches, hidden, risk }
+    }
+
+    pub(super) fn forward(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Output<T>> {
+        let c = &self.config;
+        let draws = |purpose: &str| pass.draws(purpose).map(|d| BagDraws::new(d, batch.patients.as_slice()));
+        let genes = self.gene_tokens(pass, batch)?;
+        let patches = self.patch_tokens(pass, batch)?;
+        let (genes, patches) = self.rebalance(pass, genes, patches, draws)?;
+        let (genes, patches) = match (genes, patches, &c.cade) {
+            (Some(g), Some(p), Some(cade)) => {
+                let (rows_g, rows_p) =
+                    cade.forward(pass.tape, &g.rows, &g.bags, &p.rows, &p.bags, draws("cade").as_ref())?;
+                (Some(Tokens { rows: rows_g, ..g }), Some(Tokens { rows: rows_p, ..p }))
+            }
+            (genes, patches, _) => (genes, patches),
+        };
+        let mut attention = Attention { patches: None, genes: None };
+        let mut parts = Vec::new();
+        if let Some((_, pool)) = &self.genes {
+            attention.genes = self.pool(pass, pool, genes, batch.size(), &mut parts)?;
+        }
+        if let Some((_, pool)) = &self.patches {
+            attention.patches = self.pool(pass, pool, patches, batch.size(), &mut parts)?;
+        }
+        let joined = Concat.forward(pass.tape, &parts.iter().collect::<Vec<_>>())?;
+        let each = Ragged::uniform(batch.size(), 1);
+        let drop = |x: &Var<T>, name: &str| {
+            let dropout = Dropout { p: c.head_dropout, kind: DropoutKind::Plain };
+            dropout.forward(pass.tape, x, &each, draws(name).as_ref())
+        };
+        let mut x = drop(&joined, "head.dropout")?;
+        if let Some(hidden) = &self.hidden {
+            x = drop(&hidden.forward(pass, &x)?, "head.hidden.dropout")?;
+        }
+        Ok(Output { prediction: self.risk.forward(pass, &x)?, attention })
+    }
+
+    fn gene_tokens(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Option<Tokens<T>>> {
+        let (Some((nets, _)), Some(genes)) = (&self.genes, &batch.genes) else { return Ok(None) };
+        let bags = Ragged::from_lengths(genes.rows.iter().map(|rows| rows.len() * nets.tokens()));
+        let rows = nets.forward(pass, &Var::constant(genes.values.clone()), &bags, &batch.patients)?;
+        Ok(Some(Tokens { rows, bags }))
+    }
+
+    fn patch_tokens(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Option<Tokens<T>>> {
+        let (Some((project, _)), Some(patches)) = (&self.patches, &batch.patches) else { return Ok(None) };
+        let rows = project.forward(pass, &patches.features)?;
+        let dropout = Dropout { p: self.config.patch_dropout, kind: DropoutKind::Plain };
+        let draws = pass.draws("patches.dropout").map(|d| BagDraws::new(d, batch.patients.as_slice()));
+        let rows = dropout.forward(pass.tape, &rows, &patches.bags, draws.as_ref())?;
+        Ok(Some(Tokens { rows, bags: patches.bags.clone() }))
+    }
+
+    fn rebalance(
+        &self,
+        pass: &Pass<'_, T>,
+        genes: Option<Tokens<T>>,
+        patches: Option<Tokens<T>>,
+        draws: impl Fn(&str) -> Option<BagDraws>,
+    ) -> Result<(Option<Tokens<T>>, Option<Tokens<T>>)> {
+        let (strong_draws, weak_draws) = (draws("sdir.patches"), draws("sdir.genes"));
+        let genes = match (genes, self.config.sdir.genes) {
+            (Some(tokens), Some(sdir)) => {
+                let scale = match (&patches, sdir.gain.is_active()) {
+                    (Some(strong), true) => {
+                        let mask = self.config.sdir.patches.unwrap_or(Sdir { p: 0.0, ..Sdir::default() });
+                        Some(mask.strong_scale(strong.rows.value(), &strong.bags, strong_draws.as_ref())?)
+                    }
+                    // Without a strong modality there is nothing to be weak against: a scale of 0 has no gain.
+                    (None, true) => Some(Tensor::zeros(&[tokens.bags.bags()])),
+                    (_, false) => None,
+                };
+                let rows = sdir.forward(pass.tape, &tokens.rows, &tokens.bags, weak_draws.as_ref(), scale.as_ref())?;
+                Some(Tokens { rows, ..tokens })
+            }
+            (tokens, _) => tokens,
+        };
+        let patches = match (patches, self.config.sdir.patches) {
+            (Some(tokens), Some(sdir)) => {
+                let rows = sdir.forward(pass.tape, &tokens.rows, &tokens.bags, strong_draws.as_ref(), None)?;
+                Some(Tokens { rows, ..tokens })
+            }
+            (tokens, _) => tokens,
+        };
+        Ok((genes, patches))
+    }
+
+    /// Pools the tokens of each patient into `parts`, with a flag that says who has any; gives the attention.
+    fn pool(
+        &self,
+        pass: &Pass<'_, T>,
+        pool: &AttentionPool,
+        tokens: Option<Tokens<T>>,
+        patients: usize,
+        parts: &mut Vec<Var<T>>,
+    ) -> Result<Option<Tensor<T>>> {
+        let width = self.config.heads * self.config.width;
+        let Some(tokens) = tokens else {
+            parts.push(Var::constant(Tensor::zeros(&[patients, width + 1])));
+            return Ok(None);
+        };
+        let (pooled, attention) = pool.forward(pass, &tokens.rows, &tokens.bags)?;
+        let has = |b: usize| if tokens.bags.bag(b).is_empty() { T::zero() } else { T::one() };
+        parts.push(pass.tape.reshape(&pooled, &[patients, width])?);
+        parts.push(Var::constant(Tensor::from_fn(&[patients, 1], has)));
+        Ok(Some(attention.value().clone()))
+    }
+}

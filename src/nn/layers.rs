@@ -1,0 +1,123 @@
+//! The layers that models are composed of.
+
+use super::{Builder, Init, ParamId, Pass};
+use crate::element::Real;
+use crate::error::Result;
+use crate::features::Rows;
+use crate::ops::{Activation, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, Linear, Standardize};
+use crate::shape::Ragged;
+use crate::tape::Var;
+use crate::tensor::Tensor;
+
+/// The deviation of initial weights that keeps the variance of the layer's output near that of its input.
+fn fan_in(inputs: usize, activation: Activation) -> Init {
+    let gain = if activation == Activation::Relu { 2.0 } else { 1.0 };
+    Init::Normal((gain / inputs.max(1) as f64).sqrt())
+}
+
+/// A fully connected layer, whose inputs may be standardised by constants.
+#[derive(Clone, Debug)]
+pub struct Dense<T> {
+    op: Linear,
+    weight: ParamId,
+    bias: Option<ParamId>,
+    standard: Option<(Tensor<T>, Tensor<T>)>,
+}
+
+impl<T: Real> Dense<T> {
+    /// Weights drawn by fan-in, bias zero.
+    pub fn new(b: &mut Builder<T>, name: &str, inputs: usize, outputs: usize, activation: Activation) -> Dense<T> {
+        b.scope(name, |b| Dense {
+            op: Linear { activation },
+            weight: b.param("weight", &[outputs, inputs], fan_in(inputs, activation)),
+            bias: Some(b.param("bias", &[outputs], Init::Zeros)),
+            standard: None,
+        })
+    }
+
+    /// Without a bias, for a log risk: a Cox loss does not change when all log risks move together.
+    pub fn without_bias(b: &mut Builder<T>, name: &str, inputs: usize, outputs: usize) -> Dense<T> {
+        let activation = Activation::Identity;
+        b.scope(name, |b| Dense {
+            op: Linear { activation },
+            weight: b.param("weight", &[outputs, inputs], fan_in(inputs, activation)),
+            bias: None,
+            standard: None,
+        })
+    }
+
+    /// The same layer over inputs of which `mean` is subtracted and which are divided by `deviation`, both `[I]`.
+    pub fn standardized(self, mean: Tensor<T>, deviation: Tensor<T>) -> Dense<T> {
+        Dense { standard: Some((mean, deviation)), ..self }
+    }
+
+    /// `[N, I]` to `[N, O]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward<'x>(&self, pass: &Pass<'_, T>, x: impl Into<Rows<'x, T>>) -> Result<Var<T>> {
+        let weight = pass.param(self.weight);
+        match (self.bias.map(|b| pass.param(b)), &self.standard) {
+            (Some(bias), Some((mean, deviation))) => {
+                let (weight, bias) = Standardize.forward(pass.tape, weight, bias, mean, deviation)?;
+                self.op.forward(pass.tape, x, &weight, Some(&bias))
+            }
+            (bias, _) => self.op.forward(pass.tape, x, weight, bias),
+        }
+    }
+}
+
+/// Small self-normalising nets, one a signature: `[Linear, ELU, alpha dropout]` twice (the pathway nets of SurvPath).
+#[derive(Clone, Debug)]
+pub struct GeneNets {
+    widths: Ragged,
+    hidden: usize,
+    first: (ParamId, ParamId),
+    second: (ParamId, ParamId),
+    noise: String,
+    dropout: Dropout,
+}
+
+impl GeneNets {
+    /// `widths` has the genes of each signature as a bag; every net goes from them to `hidden` to `width`.
+    pub fn new<T: Real>(b: &mut Builder<T>, widths: Ragged, hidden: usize, width: usize, dropout: f64) -> GeneNets {
+        let (nets, genes) = (widths.bags(), widths.rows());
+        // One deviation a parameter: that of the typical net. A net of few genes starts smaller, which keeps a
+        // signature of one gene from outweighing one of two hundred.
+        let typical = genes / nets.max(1);
+        let mut layer = |b: &mut Builder<T>, name: &str, inputs: usize, outputs: usize, typical: usize| {
+            b.scope(name, |b| {
+                let weight = b.param("weight", &[inputs * outputs], fan_in(typical, Activation::Elu));
+                (weight, b.param("bias", &[nets, outputs], Init::Zeros))
+            })
+        };
+        let first = layer(b, "first", genes, hidden, typical);
+        let second = layer(b, "second", nets * hidden, width, hidden);
+        let dropout = Dropout { p: dropout, kind: DropoutKind::Alpha };
+        GeneNets { widths, hidden, first, second, noise: b.path().into(), dropout }
+    }
+
+    /// The number of tokens of a patient: one a signature, `S`.
+    pub fn tokens(&self) -> usize {
+        self.widths.bags()
+    }
+
+    /// `[P, genes]` to `[P S, width]`; `bags` are the token rows of each patient of the batch.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward<T: Real>(&self, pass: &Pass<'_, T>, x: &Var<T>, bags: &Ragged, patients: &[u32]) -> Result<Var<T>> {
+        let op = GroupedLinear { activation: Activation::Elu };
+        let drop = |x: &Var<T>, name: &str| {
+            let draws = pass.draws(&format!("{}{name}", self.noise)).map(|d| BagDraws::new(d, patients));
+            self.dropout.forward(pass.tape, x, bags, draws.as_ref())
+        };
+        let x = op.forward(pass.tape, x, &self.widths, pass.param(self.first.0), pass.param(self.first.1))?;
+        let x = drop(&x, "first.dropout")?;
+        let (nets, rows) = (self.tokens(), x.value().matrix().0);
+        let x = pass.tape.reshape(&x, &[rows / nets.max(1), nets * self.hidden])?;
+        let each = Ragged::uniform(nets, self.hidden);
+        let x = op.forward(pass.tape, &x, &each, pass.param(self.second.0), pass.param(self.second.1))?;
+        drop(&x, "second.dropout")
+    }
+}

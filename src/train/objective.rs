@@ -1,0 +1,181 @@
+//! What is minimised, and its gradient: batch by batch, or over the risk sets of the whole cohort.
+
+use super::source::Source;
+use crate::config::{Loss, TrainConfig};
+use crate::device::Device;
+use crate::element::Real;
+use crate::error::Result;
+use crate::model::Model;
+use crate::nn::{Noise, Params, Pass, grads_of};
+use crate::ops::cox::{Cox, Normalisation, Outcomes, Plan};
+use crate::ops::nll_survival::NllSurvival;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+/// The outcomes of the patients of a source and the loss over them. Patients are indices into the source.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    time: Vec<f64>,
+    event: Vec<bool>,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Cox(Cox),
+    Nll { op: NllSurvival, bin: Vec<u32> },
+}
+
+/// A loss with the gradient of every parameter, `None` where nothing depends on one.
+#[derive(Debug)]
+pub struct Step<T> {
+    /// The loss: a mean over events (Cox) or patients (discrete time).
+    pub loss: f64,
+    /// What the loss is a mean over; 0 if the batch had nothing to learn from.
+    pub weight: f64,
+    /// In the order of the parameters.
+    pub grads: Vec<Option<Tensor<T>>>,
+}
+
+impl Objective {
+    /// The loss of a run file. `bin` has the time bin of each patient and is looked at by the discrete-time loss alone.
+    pub fn new(config: &TrainConfig, time: Vec<f64>, event: Vec<bool>, bin: Vec<u32>) -> Objective {
+        let kind = match config.loss {
+            Loss::Cox => Kind::Cox(Cox { ties: config.ties, normalisation: Normalisation::PerEvent }),
+            Loss::Nll => Kind::Nll { op: NllSurvival { alpha: config.nll_alpha, ..NllSurvival::default() }, bin },
+        };
+        Objective { time, event, kind }
+    }
+
+    fn plan(&self, patients: &[usize]) -> Result<Plan> {
+        let time: Vec<f64> = patients.iter().map(|&p| self.time[p]).collect();
+        let event: Vec<bool> = patients.iter().map(|&p| self.event[p]).collect();
+        Plan::new(&Outcomes::new(&time, &event))
+    }
+
+    /// The loss of predictions, `[n, K]`, of the named patients, what it is a mean over, and its gradient, `[n, K]`.
+    ///
+    /// # Errors
+    /// Predictions that are not finite: the training has diverged.
+    pub fn of_predictions<T: Real>(&self, patients: &[usize], prediction: &Tensor<T>) -> Result<(f64, f64, Tensor<T>)> {
+        match &self.kind {
+            Kind::Cox(cox) => {
+                let plan = self.plan(patients)?;
+                let log_risk: Vec<f64> = prediction.host().iter().map(|x| x.f64()).collect();
+                let (loss, gradient) = cox.loss_and_gradient(&plan, &log_risk)?;
+                let gradient = Tensor::from_fn(prediction.shape(), |i| T::of(gradient[i]));
+                Ok((loss, plan.events() as f64, gradient))
+            }
+            Kind::Nll { op, bin } => {
+                let bin: Vec<u32> = patients.iter().map(|&p| bin[p]).collect();
+                let censored: Vec<bool> = patients.iter().map(|&p| !self.event[p]).collect();
+                let tape = Tape::recording(Device::Cpu);
+                let logits = tape.leaf(prediction.clone());
+                let loss = op.forward(&tape, &logits, &bin, &censored)?;
+                let value = loss.value().host()[0].f64();
+                let grads = tape.backward(&[(&loss, Tensor::scalar(T::one()))])?;
+                let gradient = grads.of(&logits).cloned().unwrap_or_else(|| Tensor::zeros(prediction.shape()));
+                Ok((value, patients.len() as f64, gradient))
+            }
+        }
+    }
+
+    /// The loss over one batch and its gradient.
+    ///
+    /// # Errors
+    /// A batch that cannot be read; a training that has diverged.
+    pub fn step<T: Real>(
+        &self,
+        model: &Model<T>,
+        params: &Params<T>,
+        source: &impl Source<T>,
+        patients: &[usize],
+        noise: Noise,
+    ) -> Result<Step<T>> {
+        let mut figures = (0.0, 0.0);
+        let grads = back(model, params, source, patients, noise, |prediction| {
+            let (loss, weight, owed) = self.of_predictions(patients, prediction)?;
+            figures = (loss, weight);
+            Ok(owed)
+        })?;
+        Ok(Step { loss: figures.0, weight: figures.1, grads })
+    }
+
+    /// The loss over the risk sets of all patients of all batches and its gradient, with the memory of one batch.
+    ///
+    /// The risks of all patients are calculated first, keeping no activation; the loss over them says what gradient each
+    /// patient's risk is owed; then each batch is calculated again, this time recorded, and that gradient goes back
+    /// through it. The random draws depend on patient and epoch, not on the pass, so dropout and masks are the same in
+    /// both; the sum over batches is the gradient that one batch of everybody would give, to rounding. Time: one and a
+    /// half of the batch-wise step.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn cohort_step<T: Real>(
+        &self,
+        model: &Model<T>,
+        params: &Params<T>,
+        source: &impl Source<T>,
+        batches: &[Vec<usize>],
+        noise: Noise,
+    ) -> Result<Step<T>> {
+        let mut predictions = Vec::new();
+        for patients in batches {
+            predictions.extend_from_slice(predict(model, params, source, patients, Some(noise))?.host());
+        }
+        let all: Vec<usize> = batches.concat();
+        let width = predictions.len() / all.len().max(1);
+        let (loss, weight, owed) = self.of_predictions(&all, &Tensor::new(&[all.len(), width], predictions)?)?;
+        let mut sum: Vec<Option<Tensor<T>>> = vec![None; params.values().len()];
+        let mut first = 0;
+        for patients in batches {
+            let range = first * width..(first + patients.len()) * width;
+            first += patients.len();
+            let owed = Tensor::new(&[patients.len(), width], owed.host()[range].to_vec())?;
+            let grads = back(model, params, source, patients, noise, |_| Ok(owed))?;
+            for (sum, grad) in sum.iter_mut().zip(grads) {
+                match (sum.as_mut(), grad) {
+                    (Some(sum), Some(grad)) => sum.add_assign(&grad),
+                    (None, grad) => *sum = grad,
+                    (_, None) => {}
+                }
+            }
+        }
+        Ok(Step { loss, weight, grads: sum })
+    }
+}
+
+/// The gradient of each parameter when the predictions of a training batch are owed what `owed` says of them.
+fn back<T: Real>(
+    model: &Model<T>,
+    params: &Params<T>,
+    source: &impl Source<T>,
+    patients: &[usize],
+    noise: Noise,
+    owed: impl FnOnce(&Tensor<T>) -> Result<Tensor<T>>,
+) -> Result<Vec<Option<Tensor<T>>>> {
+    let batch = source.batch(patients, Some(noise))?;
+    let tape = Tape::recording(Device::Cpu);
+    let pass = Pass::new(&tape, params, Some(noise));
+    let output = model.forward(&pass, &batch)?;
+    let owed = owed(output.prediction.value())?;
+    let vars = pass.into_vars();
+    Ok(grads_of(&vars, &tape.backward(&[(&output.prediction, owed)])?))
+}
+
+/// The predictions for some patients, `[n, K]`, keeping nothing; with `noise` those of a training pass.
+///
+/// # Errors
+/// A batch that cannot be read.
+pub fn predict<T: Real>(
+    model: &Model<T>,
+    params: &Params<T>,
+    source: &impl Source<T>,
+    patients: &[usize],
+    noise: Option<Noise>,
+) -> Result<Tensor<T>> {
+    let batch = source.batch(patients, noise)?;
+    let tape = Tape::inference(Device::Cpu);
+    let pass = Pass::new(&tape, params, noise);
+    Ok(model.forward(&pass, &batch)?.prediction.value().clone())
+}

@@ -1,0 +1,40 @@
+//! The cohorts of the project, where they lie beside the checkout.
+
+use std::path::{Path, PathBuf};
+
+use onkos::data::Cohort;
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    if !path.exists() {
+        println!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// Patients and deaths as the README of the tables states them.
+const TCGA: [(&str, usize, usize); 4] =
+    [("brca", 956, 130), ("blca", 373, 169), ("stad", 349, 140), ("hnsc", 416, 197)];
+
+#[test]
+fn the_eight_cohorts_open_with_the_patients_and_deaths_of_their_readme() {
+    let Some(folder) = shared("data/cohorts") else { return };
+    for (name, patients, deaths) in TCGA {
+        let real = Cohort::open(folder.join(format!("{name}.toml"))).unwrap();
+        assert_eq!(real.name, name);
+        assert_eq!((real.len(), real.events().iter().filter(|e| **e).count()), (patients, deaths));
+        let rna = real.rna.as_ref().unwrap();
+        assert_eq!(rna.values.shape(), [patients, 1526]);
+        assert!(rna.present.iter().all(|p| *p));
+        assert_eq!(rna.clip, Some([-6.0, 6.0]));
+        assert_eq!(real.signatures.len(), 50);
+        assert!(real.slides.is_none());
+        assert_eq!(real.hashes().unwrap().len(), 5);
+
+        let planted = Cohort::open(folder.join(format!("{name}-semisynthetic.toml"))).unwrap();
+        assert_eq!(planted.patients, real.patients);
+        let bags = planted.slides.as_ref().unwrap();
+        assert_eq!((bags.ragged().bags(), bags.width(), bags.dtype().name()), (patients, 64, "F16"));
+    }
+}
