@@ -23,7 +23,12 @@ pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 
 /// A 32-bit name: FNV-1a of a text. Names the purpose of a draw (`"sdir.patches"`) and a patient (the case id).
 pub const fn name32(text: &str) -> u32 {
-    let (bytes, mut hash, mut i) = (text.as_bytes(), 0x811C_9DC5_u32, 0);
+    continue_name(0x811C_9DC5, text)
+}
+
+/// FNV-1a reads byte by byte, so the name of a longer text goes on from that of its beginning.
+const fn continue_name(mut hash: u32, text: &str) -> u32 {
+    let (bytes, mut i) = (text.as_bytes(), 0);
     while i < bytes.len() {
         hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
         i += 1;
@@ -46,6 +51,11 @@ impl Draws {
     /// Draws for one purpose in one epoch of a run.
     pub fn new(seed: u64, epoch: u32, purpose: &str) -> Draws {
         Draws { seed, epoch, purpose: name32(purpose) }
+    }
+
+    /// The same draws for a part of the purpose: `"cade"` with the part `".gate"` is `"cade.gate"`.
+    pub fn part(self, name: &str) -> Draws {
+        Draws { purpose: continue_name(self.purpose, name), ..self }
     }
 
     /// The stream of one patient.
@@ -73,6 +83,24 @@ impl Stream {
     #[inline]
     pub fn word(&self, i: u64) -> u32 {
         self.block((i >> 2) as u32)[(i & 3) as usize]
+    }
+
+    /// Writes the words `first .. first + out.len()`: what [`word`](Self::word) gives, four at a time.
+    pub fn words(&self, first: u64, out: &mut [u32]) {
+        let aligned = (first.wrapping_neg() & 3).min(out.len() as u64);
+        let (head, rest) = out.split_at_mut(aligned as usize);
+        for (i, out) in (first..).zip(head) {
+            *out = self.word(i);
+        }
+        let (blocks, tail) = rest.as_chunks_mut::<4>();
+        let block = ((first + aligned) >> 2) as u32;
+        for (i, out) in blocks.iter_mut().enumerate() {
+            *out = self.block(block.wrapping_add(i as u32));
+        }
+        if !tail.is_empty() {
+            let last = self.block(block.wrapping_add(blocks.len() as u32));
+            tail.copy_from_slice(&last[..tail.len()]);
+        }
     }
 
     /// Uniform in [0, 1), a multiple of 2^-24: the same value in f32 and f64.
@@ -130,6 +158,24 @@ mod tests {
         backward.reverse();
         assert_eq!(forward, backward);
         assert_eq!(forward[4..8], stream.block(1));
+    }
+
+    #[test]
+    fn words_gives_what_word_gives_from_any_start_and_of_any_length() {
+        let stream = Draws::new(7, 3, "test").of(11);
+        for first in 0..6 {
+            for length in 0..11 {
+                let mut out = vec![0; length];
+                stream.words(first, &mut out);
+                let want: Vec<u32> = (first..first + length as u64).map(|i| stream.word(i)).collect();
+                assert_eq!(out, want, "{length} words from {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_purpose_is_the_purpose_of_the_longer_name() {
+        assert_eq!(Draws::new(7, 3, "cade").part(".gate"), Draws::new(7, 3, "cade.gate"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub)]
 
+mod dropout;
 mod harness;
 mod linear;
+mod sdir;
 mod standardize;
