@@ -26,14 +26,36 @@ pub(crate) fn rows_mut<T: Send>(out: &mut [T], columns: usize, task: impl Fn(usi
 /// Sums `partial(rows)` over all rows: chunks are added in their order within a group, groups in theirs. The groups
 /// depend on `rows` alone, so the sum has the same bits on any number of threads.
 pub(crate) fn sum_rows<T: Real>(rows: usize, len: usize, partial: impl Fn(Range<usize>, &mut [T]) + Sync) -> Vec<T> {
+    sum_rows_mut(rows, len, &mut [], 0, |range, sum, _| partial(range, sum))
+}
+
+/// [`sum_rows`] that also writes `columns` elements of `out` for each row.
+pub(crate) fn sum_rows_mut<T: Real>(
+    rows: usize,
+    len: usize,
+    out: &mut [T],
+    columns: usize,
+    partial: impl Fn(Range<usize>, &mut [T], &mut [T]) + Sync,
+) -> Vec<T> {
     let chunks = rows.div_ceil(ROWS);
-    let group = chunks.div_ceil(GROUPS).max(1);
-    let mut sums: Vec<Vec<T>> = (0..chunks.div_ceil(group))
+    let group = chunks.div_ceil(GROUPS).max(1) * ROWS;
+    let mut rest = out;
+    let mut groups = Vec::new();
+    for start in (0..rows).step_by(group) {
+        let range = start..(start + group).min(rows);
+        let (here, after) = rest.split_at_mut(range.len() * columns);
+        rest = after;
+        groups.push((range, here));
+    }
+    let mut sums: Vec<Vec<T>> = groups
         .into_par_iter()
-        .map(|g| {
+        .map(|(range, mut out)| {
             let mut sum = vec![T::zero(); len];
-            for chunk in g * group..((g + 1) * group).min(chunks) {
-                partial(chunk * ROWS..((chunk + 1) * ROWS).min(rows), &mut sum);
+            for start in range.clone().step_by(ROWS) {
+                let chunk = start..(start + ROWS).min(range.end);
+                let (here, after) = out.split_at_mut(chunk.len() * columns);
+                partial(chunk, &mut sum, here);
+                out = after;
             }
             sum
         })

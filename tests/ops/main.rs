@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)]
 
+mod attention_mil;
 mod dropout;
 mod harness;
 mod linear;

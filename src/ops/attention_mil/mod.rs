@@ -1,0 +1,158 @@
+//! Attention pooling over bags of instances, with or without a gate.
+//!
+//! # Math
+//! Ilse, Tomczak and Welling 2018, equations 7 to 9. For instance `i` of bag `b` and head `k`
+//! `t_i = tanh(V x_i + b_V)`, `s_i = sigmoid(U x_i + b_U)`, `score_ik = w_k . (t_i * s_i) + b_wk`;
+//! `weight_ik = e^score_ik / sum_j e^score_jk` over the instances `j` of the same bag;
+//! `pooled_bk = sum_i weight_ik x_i`. Without a gate, `s_i = 1`.
+//!
+//! # Arguments
+//! | name | shape | unit | constraint |
+//! |---|---|---|---|
+//! | `x` | `[N, L]` | any | a variable, or stored features in f32, f16 or bf16 |
+//! | `bags` | `B` bags of `N` rows | | a bag may be empty |
+//! | `v` | `[D, L]`, bias `[D]` | | as PyTorch's `Linear` stores it; biases are optional |
+//! | `u` | `[D, L]`, bias `[D]` | | the gate; optional |
+//! | `w` | `[K, D]`, bias `[K]` | | `K >= 1` heads |
+//!
+//! # Result
+//! `pooled` `[B, K, L]`, zero for an empty bag; `weights` `[N, K]`, which sum to 1 over each bag; `scores` `[N, K]`,
+//! before the softmax.
+//!
+//! # Gradient
+//! With `g_bk = dL/dpooled_bk`, `a = weights`: `dL/dweight_ik = g_bk . x_i` plus what came in on the weights, called
+//! `h_ik`; `dL/dscore_ik = a_ik (h_ik - sum_j a_jk h_jk)` plus what came in on the scores; from there through the gate
+//! to `v`, `u`, `w` and their biases, and to `x` (two paths: the weights and the sum). Stored features get none.
+//!
+//! # Numerics
+//! The softmax is taken over fixed tiles of rows with their own largest score, and tiles of one bag are joined in order:
+//! the bits do not depend on the number of threads, and no score overflows. Products in the type of the weights; tanh,
+//! sigmoid and exp of `f32` within 5 units in the last place. A NaN in one bag reaches no other bag: not in the results,
+//! and in the gradients only the sums over all bags.
+//!
+//! # Cost
+//! Forward `4 N L D` flops with the gate, half without; `x` is read once. Backward twice that, and `4 N L D` more where
+//! `x` wants a gradient: tanh and sigmoid are calculated again, because `[N, 2 D]` numbers would often be more memory
+//! than `x` itself. Keeps `x`, the weights and the pooled rows.
+//!
+//! # Deviations
+//! None. An empty bag, which the paper does not have, pools to zero and has no gradient.
+
+mod cpu;
+
+use crate::device::Device;
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::features::Rows;
+use crate::shape::Ragged;
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+
+/// The parameters of an affine map `x W^T + b`, as PyTorch's `Linear` stores them.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a, T> {
+    /// `[outputs, inputs]`.
+    pub weight: &'a Var<T>,
+    /// `[outputs]`; none is zero.
+    pub bias: Option<&'a Var<T>>,
+}
+
+/// Attention pooling with its parameters: see the [module page](self).
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionMil<'a, T> {
+    /// `[D, L]`, under the tanh.
+    pub v: Affine<'a, T>,
+    /// `[D, L]`, under the sigmoid; without it there is no gate.
+    pub u: Option<Affine<'a, T>>,
+    /// `[K, D]`, one row a head.
+    pub w: Affine<'a, T>,
+}
+
+/// What attention pooling gives.
+#[derive(Clone, Debug)]
+pub struct Pooling<T> {
+    /// `[B, K, L]`: the weighted mean of each bag, by head.
+    pub pooled: Var<T>,
+    /// `[N, K]`: what each instance counts in its bag.
+    pub weights: Var<T>,
+    /// `[N, K]`: the scores that the weights are the softmax of.
+    pub scores: Var<T>,
+}
+
+/// The sizes of one call, in the letters of the page.
+#[derive(Clone, Copy, Debug)]
+struct Dims {
+    n: usize,
+    l: usize,
+    d: usize,
+    k: usize,
+}
+
+impl<T: Real> AttentionMil<'_, T> {
+    /// Pools each bag.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes do not fit.
+    pub fn forward<'x>(&self, tape: &Tape<T>, x: impl Into<Rows<'x, T>>, bags: &Ragged) -> Result<Pooling<T>> {
+        let x = x.into();
+        let dims = self.check(&x, bags)?;
+        let layer = cpu::Layer::new(dims, self);
+        let (kept, bags, device) = (x.kept(), bags.clone(), tape.device());
+        let [pooled, weights, scores] = match device {
+            Device::Cpu => cpu::forward(&layer, &kept, &bags),
+        };
+        let saved = cpu::Saved { pooled: pooled.clone(), weights: weights.clone() };
+        let x = x.var();
+        let wants_x = x.wants_grad();
+        let absent = Var::constant(Tensor::zeros(&[0]));
+        let maps = [Some(self.v), self.u, Some(self.w)];
+        let inputs: Vec<&Var<T>> = [&x]
+            .into_iter()
+            .chain(
+                maps.iter().flat_map(|m| [m.map(|m| m.weight), m.and_then(|m| m.bias)]).map(|v| v.unwrap_or(&absent)),
+            )
+            .collect();
+        let [pooled, weights, scores] = tape.record(&inputs, [pooled, weights, scores], move |grads| {
+            let [pooled, weights, scores] = grads else { unreachable!("three outputs were recorded") };
+            let given = cpu::Given { pooled: pooled.as_ref(), weights: weights.as_ref(), scores: scores.as_ref() };
+            Ok(match device {
+                Device::Cpu => cpu::backward(&layer, &kept, &bags, &saved, given, wants_x),
+            })
+        });
+        Ok(Pooling { pooled, weights, scores })
+    }
+
+    fn check(&self, x: &Rows<'_, T>, bags: &Ragged) -> Result<Dims> {
+        let shape =
+            |arg, want: String, got: &[usize]| Err(Error::Shape { op: "attention_mil", arg, want, got: got.to_vec() });
+        let (n, l) = x.matrix();
+        if n != bags.rows() {
+            return shape("x", format!("[{}, L], the rows of all bags", bags.rows()), &x.shape());
+        }
+        let &[d, columns] = self.v.weight.shape() else {
+            return shape("v", format!("[D, {l}]"), self.v.weight.shape());
+        };
+        if columns != l {
+            return shape("v", format!("[{d}, {l}]"), self.v.weight.shape());
+        }
+        if let Some(u) = self.u
+            && u.weight.shape() != [d, l]
+        {
+            return shape("u", format!("[{d}, {l}]"), u.weight.shape());
+        }
+        let k = match *self.w.weight.shape() {
+            [k, columns] if k > 0 && columns == d => k,
+            _ => return shape("w", format!("[K, {d}] with K at least 1"), self.w.weight.shape()),
+        };
+        let biases =
+            [("v.bias", self.v.bias, d), ("u.bias", self.u.and_then(|u| u.bias), d), ("w.bias", self.w.bias, k)];
+        for (arg, bias, len) in biases {
+            if let Some(bias) = bias
+                && bias.shape() != [len]
+            {
+                return shape(arg, format!("[{len}]"), bias.shape());
+            }
+        }
+        Ok(Dims { n, l, d, k })
+    }
+}

@@ -1,0 +1,375 @@
+//! Gated attention pooling.
+
+use std::path::Path;
+
+use half::{bf16, f16};
+use onkos::ops::{Affine, AttentionMil};
+use onkos::{Device, Error, Features, Ragged, Real, Result, Tape, Tensor, Var};
+use safetensors::SafeTensors;
+
+use crate::harness::*;
+
+/// The formula, bag by bag: pooled, weights, scores. Sums in the type itself: the oracle in f64, plain arithmetic in
+/// f32. The order of `inputs` is that of [`inputs`].
+fn naive<T: Real>(bags: &Ragged, inputs: &[Tensor<T>], gated: bool) -> [Vec<T>; 3] {
+    let (x, v, bv, u, bu, w, bw) = match inputs {
+        [x, v, bv, u, bu, w, bw] => (x, v, bv, u, bu, w, bw),
+        [x, v, bv, w, bw] => (x, v, bv, v, bv, w, bw),
+        _ => panic!("five or seven inputs"),
+    };
+    let ((n, l), (d, k)) = (x.matrix(), (bv.len(), bw.len()));
+    let affine = |m: &Tensor<T>, b: &Tensor<T>, i: usize, row: usize| {
+        (0..l).map(|c| m.host()[row * l + c] * x.host()[i * l + c]).sum::<T>() + b.host()[row]
+    };
+    let one = T::one();
+    let mut scores = vec![T::zero(); n * k];
+    for i in 0..n {
+        let gate = |j: usize| if gated { one / (one + (-affine(u, bu, i, j)).exp()) } else { one };
+        let h: Vec<T> = (0..d).map(|j| affine(v, bv, i, j).tanh() * gate(j)).collect();
+        for head in 0..k {
+            scores[i * k + head] = (0..d).map(|j| w.host()[head * d + j] * h[j]).sum::<T>() + bw.host()[head];
+        }
+    }
+    let (mut pooled, mut weights) = (vec![T::zero(); bags.bags() * k * l], scores.clone());
+    for (b, rows) in bags.iter().enumerate() {
+        for head in 0..k {
+            let max = rows.clone().map(|i| scores[i * k + head]).fold(T::neg_infinity(), T::max);
+            let sum: T = rows.clone().map(|i| (scores[i * k + head] - max).exp()).sum();
+            for i in rows.clone() {
+                weights[i * k + head] = (scores[i * k + head] - max).exp() / sum;
+                for c in 0..l {
+                    pooled[(b * k + head) * l + c] += weights[i * k + head] * x.host()[i * l + c];
+                }
+            }
+        }
+    }
+    [pooled, weights, scores]
+}
+
+/// `x`, then weight and bias of `v`, `u` (with a gate) and `w`; the scores have a spread of about one.
+fn inputs<T: Real>(n: usize, l: usize, d: usize, k: usize, gated: bool) -> Vec<Tensor<T>> {
+    let scaled = |name: &str, shape: &[usize], by: usize| {
+        let (t, scale): (Tensor<T>, f64) = (normal(name, shape), 0.5f64.powi((by as f64).log2() as i32 / 2));
+        Tensor::from_fn(shape, |i| t.host()[i] * T::of(scale))
+    };
+    let mut all = vec![normal("x", &[n, l]), scaled("v", &[d, l], l), scaled("v.bias", &[d], 1)];
+    if gated {
+        all.extend([scaled("u", &[d, l], l), scaled("u.bias", &[d], 1)]);
+    }
+    all.extend([scaled("w", &[k, d], d), scaled("w.bias", &[k], 1)]);
+    all
+}
+
+/// The op on the variables of [`inputs`], whatever `x` comes from.
+fn op<'a, T: Real>(rest: &'a [Var<T>]) -> AttentionMil<'a, T> {
+    let map = |at: usize| Affine { weight: &rest[at], bias: Some(&rest[at + 1]) };
+    AttentionMil { v: map(0), u: (rest.len() == 6).then(|| map(2)), w: map(rest.len() - 2) }
+}
+
+fn apply<T: Real>(bags: &Ragged) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
+    move |tape, v| {
+        let out = op(&v[1..]).forward(tape, &v[0], bags)?;
+        Ok(vec![out.pooled, out.weights, out.scores])
+    }
+}
+
+/// Lengths of bags, `L`, `D`, `K`.
+fn cases() -> Vec<(Vec<usize>, usize, usize, usize)> {
+    vec![
+        (vec![], 3, 2, 1),
+        (vec![0, 0], 3, 2, 2),
+        (vec![1], 1, 1, 1),
+        (vec![0, 31, 0, 1, 32], 6, 5, 1),
+        (vec![33, 1, 127, 0], 17, 9, 3),
+        (vec![1, 2, 1025, 3], 40, 16, 2),
+        (vec![300; 7], 33, 32, 1),
+    ]
+}
+
+#[test]
+fn values_are_as_good_as_plain_arithmetic() {
+    for (lengths, l, d, k) in cases() {
+        let bags = Ragged::from_lengths(lengths.iter().copied());
+        for gated in [true, false] {
+            let single = inputs::<f32>(bags.rows(), l, d, k, gated);
+            let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+            let (oracle, plain) = (naive(&bags, &double, gated), naive(&bags, &single, gated));
+            let (fast, exact) = (values(apply(&bags), &single), values(apply(&bags), &double));
+            for (i, name) in ["pooled", "weights", "scores"].iter().enumerate() {
+                let what = format!("{name} {lengths:?} L {l} D {d} K {k} gated {gated}");
+                assert_as_good_as_plain(&what, fast[i].host(), &plain[i], &oracle[i]);
+                assert_golden(&what, exact[i].host(), &oracle[i], 1e-13);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradient_matches_finite_differences() {
+    for gated in [true, false] {
+        let bags = Ragged::from_lengths([3, 0, 1, 4]);
+        assert_gradients_match_finite_differences("attention", apply(&bags), &inputs(8, 4, 3, 2, gated));
+    }
+    let bags = Ragged::from_lengths([2, 3]);
+    let without_biases = |tape: &Tape<f64>, v: &[Var<f64>]| {
+        let map = |weight| Affine { weight, bias: None };
+        let op = AttentionMil { v: map(&v[1]), u: Some(map(&v[2])), w: map(&v[3]) };
+        Ok(vec![op.forward(tape, &v[0], &bags)?.pooled])
+    };
+    let all = inputs(5, 3, 2, 1, true);
+    let given = [0, 1, 3, 5].map(|i| all[i].clone());
+    assert_gradients_match_finite_differences("no biases", without_biases, &given);
+}
+
+/// A tensor of a golden file, in f64.
+fn read(file: &SafeTensors<'_>, name: &str) -> Tensor<f64> {
+    let view = file.tensor(name).unwrap_or_else(|_| panic!("{name} is in the file"));
+    let data = match view.dtype() {
+        safetensors::Dtype::F64 => {
+            view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+        }
+        safetensors::Dtype::F32 => {
+            view.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+        }
+        other => panic!("{name} is {other:?}"),
+    };
+    Tensor::new(view.shape(), data).unwrap()
+}
+
+/// Against mpmath and PyTorch in f64 (agreement there: 7e-14 relative; where a file stores f32: 1e-7).
+fn golden(path: &Path) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let offsets = file.tensor("offsets").unwrap();
+    let offsets: Vec<usize> =
+        offsets.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize).collect();
+    let bags = Ragged::new(offsets).unwrap();
+    let names = ["X", "V", "bV", "U", "bU", "W", "bw"];
+    let given = names.map(|name| read(&file, name));
+    let out = values(apply(&bags), &given);
+    for (got, name) in out.iter().zip(["Z", "attn", "logits"]) {
+        assert_golden(&format!("{name} of {path:?}"), got.host(), read(&file, name).host(), 1e-12);
+    }
+    let zero = Tensor::zeros(out[1].shape());
+    for (suffix, scores) in [("", zero.clone()), ("_with_dA", read(&file, "dA_extra"))] {
+        let (_, grads) = gradients(apply(&bags), &given, &[read(&file, "dZ"), zero.clone(), scores]);
+        for (got, base) in grads.iter().zip(names) {
+            let name = format!("d{base}{suffix}");
+            // Long bags keep only the plain gradient of X, as f32.
+            let Ok(view) = file.tensor(&name) else { continue };
+            let digits = if view.dtype() == safetensors::Dtype::F32 { f64::from(f32::EPSILON) } else { 1e-12 };
+            let want = read(&file, &name);
+            // Gradients of the softmax cancel to 0 where instances are alike; what they are sums of has the size of the
+            // gradient with the extra cotangent, in which nothing cancels.
+            let terms = file.tensor(&format!("d{base}_with_dA")).map(|_| read(&file, &format!("d{base}_with_dA")));
+            let terms = terms.as_ref().unwrap_or(&want).host().iter().chain(want.host());
+            let largest = terms.fold(0f64, |m, x| m.max(x.abs()));
+            assert_within(&format!("{name} of {path:?}"), got.host(), want.host(), digits * largest);
+        }
+    }
+}
+
+#[test]
+fn golden_files_agree() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = 0;
+    for name in ["identical", "multihead", "odd_dims", "ragged", "saturated", "single_instance", "tiny"] {
+        golden(&here.join(format!("tests/golden/mil/gated_{name}.safetensors")));
+        files += 1;
+    }
+    let long = here.join("../shared/golden/mil/gated_long5000.safetensors");
+    if long.exists() {
+        golden(&long);
+    } else {
+        println!("skipped: gated_long5000 is not here");
+    }
+    assert_eq!(files, 7);
+}
+
+#[test]
+fn weights_sum_to_one_over_each_bag_and_head() {
+    let bags = Ragged::from_lengths([5, 0, 700, 1]);
+    let weights = values(apply(&bags), &inputs::<f64>(706, 7, 4, 3, true)).remove(1);
+    for rows in bags.iter().filter(|rows| !rows.is_empty()) {
+        for head in 0..3 {
+            let sum: f64 = rows.clone().map(|i| weights.host()[i * 3 + head]).sum();
+            // Each weight is rounded once: half a unit in the last place of at most 1 in sum, and the sum itself.
+            assert!((sum - 1.0).abs() <= rows.len() as f64 * f64::EPSILON, "{rows:?} {head}: {sum}");
+        }
+    }
+}
+
+#[test]
+fn single_instance_bag_has_weight_one() {
+    let bags = Ragged::from_lengths([1, 1, 1]);
+    let given = inputs::<f32>(3, 5, 4, 2, true);
+    let out = values(apply(&bags), &given);
+    assert!(out[1].host().iter().all(|a| *a == 1.0));
+    for b in 0..3 {
+        for head in 0..2 {
+            let at = (b * 2 + head) * 5;
+            assert_eq!(out[0].host()[at..at + 5], given[0].host()[b * 5..b * 5 + 5]);
+        }
+    }
+}
+
+#[test]
+fn empty_bag_pools_to_zero_and_takes_no_gradient() {
+    let full = Ragged::from_lengths([4, 3]);
+    let with_empty = Ragged::from_lengths([0, 4, 0, 3, 0]);
+    let given = inputs::<f32>(7, 5, 4, 2, true);
+    let cot: [Tensor<f32>; 3] = [normal("g", &[2, 2, 5]), normal("a", &[7, 2]), normal("s", &[7, 2])];
+    let mut spread = Tensor::full(&[5, 2, 5], 1e9);
+    spread.host_mut()[10..20].copy_from_slice(&cot[0].host()[..10]);
+    spread.host_mut()[30..40].copy_from_slice(&cot[0].host()[10..]);
+    let (out, grads) = gradients(apply(&full), &given, &cot);
+    let (out_empty, grads_empty) = gradients(apply(&with_empty), &given, &[spread, cot[1].clone(), cot[2].clone()]);
+    assert_eq!(grads, grads_empty);
+    let pooled = out_empty[0].host();
+    for b in [0, 2, 4] {
+        assert!(pooled[b * 10..(b + 1) * 10].iter().all(|x| *x == 0.0));
+    }
+    assert_eq!([&pooled[10..20], &pooled[30..40]].concat(), out[0].host());
+}
+
+#[test]
+fn permuting_the_instances_of_a_bag_permutes_the_weights() {
+    let (n, l) = (300, 6);
+    let bags = Ragged::from_lengths([n]);
+    let given = inputs::<f64>(n, l, 4, 2, true);
+    // 7 and 300 have no common divisor, so this is a permutation.
+    let from = |i: usize| i * 7 % n;
+    let mut moved = given.clone();
+    moved[0] = Tensor::from_fn(&[n, l], |at| given[0].host()[from(at / l) * l + at % l]);
+    let (out, out_moved) = (values(apply(&bags), &given), values(apply(&bags), &moved));
+    let want: Vec<f64> = (0..n * 2).map(|at| out[1].host()[from(at / 2) * 2 + at % 2]).collect();
+    assert_golden("weights", out_moved[1].host(), &want, 1e-13);
+    assert_golden("pooled", out_moved[0].host(), out[0].host(), 1e-13);
+}
+
+#[test]
+fn a_shift_of_the_last_bias_changes_nothing_but_the_scores() {
+    let bags = Ragged::from_lengths([40, 300]);
+    let given = inputs::<f64>(340, 6, 4, 2, true);
+    let mut shifted = given.clone();
+    shifted[6].host_mut().iter_mut().for_each(|b| *b += 3.0);
+    let (out, moved) = (values(apply(&bags), &given), values(apply(&bags), &shifted));
+    assert_golden("weights", moved[1].host(), out[1].host(), 1e-13);
+    assert_golden("pooled", moved[0].host(), out[0].host(), 1e-13);
+}
+
+#[test]
+fn a_batch_of_bags_equals_the_bags_one_by_one() {
+    let lengths = [31, 0, 700, 1, 256];
+    let (l, d, k) = (20, 8, 2);
+    let bags = Ragged::from_lengths(lengths);
+    let single = inputs::<f32>(bags.rows(), l, d, k, true);
+    let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+    let (oracle, plain) = (naive(&bags, &double, true), naive(&bags, &single, true));
+    let mut one_by_one = [vec![], vec![], vec![]];
+    for rows in bags.iter() {
+        let mut given = single.clone();
+        let x = &single[0].host()[rows.start * l..rows.end * l];
+        given[0] = Tensor::new(&[rows.len(), l], x.to_vec()).unwrap();
+        let out = values(apply(&Ragged::from_lengths([rows.len()])), &given);
+        one_by_one.iter_mut().zip(out).for_each(|(all, out)| all.extend_from_slice(out.host()));
+    }
+    for ((got, plain), oracle) in one_by_one.iter().zip(&plain).zip(&oracle) {
+        assert_as_good_as_plain("one by one", got, plain, oracle);
+    }
+}
+
+#[test]
+fn large_scores_stay_finite_and_the_largest_takes_all() {
+    let bags = Ragged::from_lengths([400]);
+    let mut given = inputs::<f32>(400, 4, 3, 1, true);
+    given[5].host_mut().iter_mut().for_each(|w| *w = 2e4 * w.signum());
+    let out = values(apply(&bags), &given);
+    let largest = out[2].host().iter().fold(0f32, |m, s| m.max(s.abs()));
+    assert!(largest > 1e4, "the test must reach large scores, not {largest}");
+    let cot = cotangents(&out);
+    let (out, grads) = gradients(apply(&bags), &given, &cot);
+    assert!(out.iter().chain(&grads).all(|t| t.host().iter().all(|x| x.is_finite())));
+    let top = (0..400).max_by(|&a, &b| out[2].host()[a].total_cmp(&out[2].host()[b])).unwrap();
+    assert!(out[1].host()[top] > 0.5);
+}
+
+#[test]
+fn nan_in_one_bag_reaches_no_other() {
+    let bags = Ragged::from_lengths([40, 3, 600]);
+    let l = 5;
+    let clean = inputs::<f32>(bags.rows(), l, 4, 2, true);
+    let mut given = clean.clone();
+    given[0].host_mut()[41 * l] = f32::NAN;
+    let cot = cotangents(&values(apply(&bags), &clean));
+    let (want, want_grads) = gradients(apply(&bags), &clean, &cot);
+    let (out, grads) = gradients(apply(&bags), &given, &cot);
+    let same = |got: &Tensor<f32>, want: &Tensor<f32>, spoiled: std::ops::Range<usize>| {
+        assert!(got.host()[spoiled.clone()].iter().any(|x| x.is_nan()));
+        assert_eq!(got.host()[..spoiled.start], want.host()[..spoiled.start]);
+        assert_eq!(got.host()[spoiled.end..], want.host()[spoiled.end..]);
+    };
+    same(&out[0], &want[0], 2 * l..4 * l);
+    same(&out[1], &want[1], 2 * 40..2 * 43);
+    same(&out[2], &want[2], 2 * 41..2 * 42);
+    same(&grads[0], &want_grads[0], 40 * l..43 * l);
+}
+
+#[test]
+fn stored_features_give_what_their_widened_values_give() {
+    let bags = Ragged::from_lengths([600, 0, 50]);
+    let (n, l) = (650, 20);
+    let all = inputs::<f32>(n, l, 6, 2, true);
+    let (x, rest) = (&all[0], &all[1..]);
+    let halves = Tensor::from_fn(&[n, l], |i| f16::from_f32(x.host()[i]));
+    let brains = Tensor::from_fn(&[n, l], |i| bf16::from_f32(x.host()[i]));
+    let wide_half = Tensor::from_fn(&[n, l], |i| halves.host()[i].to_f32());
+    let wide_brain = Tensor::from_fn(&[n, l], |i| brains.host()[i].to_f32());
+    for (stored, wide) in [
+        (Features::F16(halves), wide_half),
+        (Features::Bf16(brains), wide_brain),
+        (Features::F32(x.clone()), x.clone()),
+    ] {
+        let from_stored = |tape: &Tape<f32>, v: &[Var<f32>]| {
+            let out = op(v).forward(tape, &stored, &bags)?;
+            Ok(vec![out.pooled, out.weights, out.scores])
+        };
+        let from_wide = |tape: &Tape<f32>, v: &[Var<f32>]| {
+            let out = op(v).forward(tape, &Var::constant(wide.clone()), &bags)?;
+            Ok(vec![out.pooled, out.weights, out.scores])
+        };
+        let cot = cotangents(&values(from_wide, rest));
+        assert_eq!(gradients(from_stored, rest, &cot), gradients(from_wide, rest, &cot));
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let bags = Ragged::from_lengths([1, 3000, 0, 7, 2000]);
+    let given = inputs::<f32>(bags.rows(), 24, 16, 2, true);
+    let cot = cotangents(&values(apply(&bags), &given));
+    assert_same_on_any_number_of_threads(|| gradients(apply(&bags), &given, &cot));
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let bags = Ragged::from_lengths([2, 3]);
+    let refused = |change: usize, shape: &[usize]| {
+        let mut given = inputs::<f32>(5, 4, 3, 2, true);
+        given[change] = Tensor::zeros(shape);
+        let tape = Tape::inference(Device::Cpu);
+        let vars: Vec<_> = given.into_iter().map(Var::constant).collect();
+        apply(&bags)(&tape, &vars).unwrap_err()
+    };
+    assert_eq!(refused(1, &[3, 5]).to_string(), "attention_mil: v must have shape [3, 4], but has [3, 5]");
+    for (change, shape, name) in [
+        (0, &[4, 4][..], "x"),
+        (2, &[4], "v.bias"),
+        (3, &[2, 4], "u"),
+        (4, &[4], "u.bias"),
+        (5, &[0, 3], "w"),
+        (6, &[3], "w.bias"),
+    ] {
+        assert!(matches!(refused(change, shape), Error::Shape { arg, .. } if arg == name), "{name}");
+    }
+}
