@@ -38,7 +38,7 @@ impl Brier {
 /// ```
 ///
 /// with S_i(t) the predicted probability that patient i lives beyond t and G the [`Censoring`] survival of `train`, right-continuous as
-/// in scikit-survival (the paper and R's pec take G at the left limit for the events). Patients censored by t count in n
+/// in scikit-survival (R's pec takes the left limit for the events). Patients censored by t count in n
 /// alone. `survival` holds one row for each patient and one column for each of the `times`, which increase.
 ///
 /// Each time needs G(t) above 0, and a weight for each event by t; scikit-survival takes a weight of 0 for G = 0, which

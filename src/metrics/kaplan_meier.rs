@@ -84,7 +84,7 @@ impl KaplanMeier {
     ///
     /// # Errors
     /// [`Error::Shape`] for another length; [`Error::Value`] for an entry that is NaN or not below the time of its patient,
-    /// and for a weight that is negative or not finite.
+    /// for a weight that is negative or not finite, and for the first weight whose sum with those before is not finite.
     pub fn fit_rows(outcome: Outcome, entry: Option<&[f64]>, weight: Option<&[f64]>) -> Result<KaplanMeier> {
         if let Some(entry) = entry {
             check_len("kaplan_meier", "entry", outcome.len(), entry.len())?;
@@ -96,6 +96,14 @@ impl KaplanMeier {
         if let Some(weight) = weight {
             check_len("kaplan_meier", "weight", outcome.len(), weight.len())?;
             check_each("kaplan_meier", "weight", weight, "finite and not negative", |w| w.is_finite() && w >= 0.0)?;
+            let mut total = 0.0;
+            for (index, &value) in weight.iter().enumerate() {
+                total += value;
+                if total == f64::INFINITY {
+                    let (op, arg, want) = ("kaplan_meier", "weight", "small enough for a finite sum");
+                    return Err(Error::Value { op, arg, want, index, value });
+                }
+            }
         }
         Ok(KaplanMeier::estimate(outcome, entry, weight))
     }
@@ -124,14 +132,16 @@ impl KaplanMeier {
             let (rows, at_risk) = (rows - late_rows, at_risk - late_weight);
             let (events, event_rows) = sum(tied, weight, |i| outcome.event()[i]);
             let (censored, _) = sum(tied, weight, |i| !outcome.event()[i]);
+            // What leaves at this time was at risk, which a difference of large sums may miss by its rounding.
+            let at_risk = at_risk.max(events + censored);
             (step.at_risk, step.events, step.censored) = (at_risk, events, censored);
             if events > 0.0 {
                 // Told from the number of rows: with weights, n - d may miss 0 by a rounding.
                 let left = if rows == event_rows { 0.0 } else { at_risk - events };
                 step.survival *= left / at_risk;
                 step.hazard += events / at_risk;
-                step.hazard_variance += events / (at_risk * at_risk);
-                step.greenwood += events / (at_risk * left);
+                step.hazard_variance += events / at_risk / at_risk;
+                step.greenwood += events / at_risk / left;
             }
             steps.push(step);
         }

@@ -70,7 +70,7 @@ pub fn log_rank(outcome: Outcome, group: &[usize], strata: Option<&[usize]>, rho
     let informative: Vec<usize> = (0..labels.len()).filter(|&g| sums.expected[g] > 0.0).collect();
     let chi2 = sums.statistic(&informative, outcome.len())?;
     let degrees = informative.len() - 1;
-    let p = ChiSquared::new(degrees as f64).expect("at least one degree of freedom").sf(chi2);
+    let p = upper_tail(chi2, degrees);
     let groups = labels.iter().enumerate().map(|(g, &label)| Group {
         label,
         patients: group.iter().filter(|&&other| other == g).count(),
@@ -78,6 +78,11 @@ pub fn log_rank(outcome: Outcome, group: &[usize], strata: Option<&[usize]>, rho
         expected: sums.expected[g],
     });
     Ok(LogRank { groups: groups.collect(), chi2, degrees, p })
+}
+
+/// The probability that a chi-squared variable with `degrees` above 0 exceeds `chi2`.
+fn upper_tail(chi2: f64, degrees: usize) -> f64 {
+    ChiSquared::new(degrees as f64).expect("at least one degree of freedom").sf(chi2)
 }
 
 /// Labels as 0, 1, ... in ascending order of label, and the distinct labels.
@@ -163,5 +168,23 @@ impl Sums {
             solved.push(difference);
         }
         Ok(chi2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_p_values_do_not_vanish_in_a_difference_from_one() {
+        for half in [0.01_f64, 0.5, 2.0, 10.0, 40.0, 150.0, 600.0] {
+            // exp(-x) is off by x roundings of the exponent; the series and fractions of the incomplete gamma function by some hundred.
+            let bound = (half + 256.0) * f64::EPSILON;
+            for (degrees, want) in [(2, (-half).exp()), (4, (-half).exp() * (1.0 + half))] {
+                let got = upper_tail(2.0 * half, degrees);
+                assert!((got / want - 1.0).abs() <= bound, "{degrees} at {half}: {got:e}, not {want:e}");
+            }
+        }
+        assert_eq!(upper_tail(0.0, 1), 1.0);
     }
 }

@@ -17,7 +17,7 @@
 //!   tolerance.
 //! - **Undefined is not a number.** A metric that has no value gives [`Undefined`], whose sentence says why; it is never
 //!   0, never NaN, and never left out of a mean. Where several values are asked for, each has its own `Result`.
-//!   Wrong *arguments* (another length, a NaN) are refused by the outer [`Result`](crate::Result).
+//!   Wrong *arguments* (another length, a NaN) are refused by the outer [`Result`].
 //! - **Tie of an event and a censoring.** The patient whose follow-up ends at t is known to have lived through t, so deaths
 //!   come first: the pair is comparable, the censored patient is at risk for the death, and the dead one is not at
 //!   risk for the censoring ([`Censoring`]).

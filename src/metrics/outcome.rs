@@ -60,16 +60,15 @@ impl<'a> Outcome<'a> {
         (rows.iter().map(|&i| self.time[i]).collect(), rows.iter().map(|&i| self.event[i]).collect())
     }
 
-    /// The patients in ascending order of time; those with equal times in ascending order of index.
+    /// The patients in ascending order of time; those with equal times next to each other.
     pub(super) fn order(&self) -> Vec<usize> {
         ascending(self.time)
     }
 }
 
-/// Indices that sort finite values, ties by index (0 and -0 are a tie).
+/// Indices that sort finite values, ties by index (-0 before 0, which equality takes together).
 pub(super) fn ascending(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
-    // Adding 0 turns -0 into 0, which the total order would tell apart. The sort is stable.
-    order.sort_by(|&a, &b| (values[a] + 0.0).total_cmp(&(values[b] + 0.0)));
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
     order
 }

@@ -61,6 +61,9 @@ fn wrong_times_probabilities_and_settings_are_refused() {
     says(entry, "kaplan_meier: entry must be below the time of the same patient, but entry[1] is 2");
     let weight = KaplanMeier::fit_rows(outcome(), None, Some(&[1.0, 1.0, -2.0]));
     says(weight, "kaplan_meier: weight must be finite and not negative, but weight[2] is -2");
+    let heavy = KaplanMeier::fit_rows(outcome(), None, Some(&[1.0, f64::MAX, f64::MAX]));
+    let sentence = format!("kaplan_meier: weight must be small enough for a finite sum, but weight[2] is {}", f64::MAX);
+    says(heavy, &sentence);
     says(StepFunction::new(1.0, vec![1.0], vec![]), "step_function: values must have shape [1], but has [0]");
 }
 

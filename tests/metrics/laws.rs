@@ -290,6 +290,27 @@ fn groups_that_are_never_at_risk_together_share_no_variance() {
 }
 
 #[test]
+fn zero_and_minus_zero_are_a_tie() {
+    let outcome = Outcome::new(&[0.0, -0.0, 0.0, 1.0], &[true, true, false, true]).unwrap();
+    let pairs = harrell(outcome, &[0.0, 1.0, -0.0, -1.0]).unwrap();
+    assert_eq!((pairs.concordant, pairs.discordant, pairs.tied_risk, pairs.tied_time), (3, 0, 1, 1));
+    assert_eq!(KaplanMeier::fit(outcome).steps().len(), 2);
+}
+
+#[test]
+fn survival_is_exactly_zero_when_all_weight_has_died_and_never_negative() {
+    // These weights have another sum from the front than from the back: n - d is not 0 in floating point.
+    let outcome = Outcome::new(&[1.0; 3], &[true; 3]).unwrap();
+    let curve = KaplanMeier::fit_rows(outcome, None, Some(&[0.1, 0.2, 0.3])).unwrap();
+    assert_eq!((curve.steps()[0].survival, curve.steps()[0].hazard), (0.0, 1.0));
+    // The light patient is lost in the sum with the heavy one, who enters after it has died.
+    let outcome = Outcome::new(&[1.0, 1.0, 3.0], &[true, false, true]).unwrap();
+    let (entry, weight) = ([0.0, 0.0, 2.0], [1e-20, 1e-20, 1.0]);
+    let curve = KaplanMeier::fit_rows(outcome, Some(&entry), Some(&weight)).unwrap();
+    assert_eq!(curve.steps().iter().map(|step| step.survival).collect::<Vec<_>>(), [0.5, 0.0]);
+}
+
+#[test]
 fn median_follow_up_is_that_of_the_censored() {
     // Nobody dies: half of the four are still followed until the second leaves.
     assert_eq!(median_follow_up(Outcome::new(&[1.0, 2.0, 3.0, 4.0], &[false; 4]).unwrap()), Some(2.0));
