@@ -4,7 +4,7 @@ use super::{Builder, Init, ParamId, Pass};
 use crate::element::Real;
 use crate::error::Result;
 use crate::features::Rows;
-use crate::ops::{Activation, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, Linear, Standardize};
+use crate::ops::{Activation, Affine, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, Linear, Standardize};
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -119,5 +119,50 @@ impl GeneNets {
         let each = Ragged::uniform(nets, self.hidden);
         let x = op.forward(pass.tape, &x, &each, pass.param(self.second.0), pass.param(self.second.1))?;
         drop(&x, "second.dropout")
+    }
+}
+
+/// Gated or plain attention pooling of tokens, with its parameters (Ilse et al. 2018).
+#[derive(Clone, Debug)]
+pub struct AttentionPool {
+    v: (ParamId, ParamId),
+    u: Option<(ParamId, ParamId)>,
+    w: ParamId,
+}
+
+impl AttentionPool {
+    /// Pools tokens of `inputs` features by scores of `heads` heads out of a hidden layer of `width`.
+    pub fn new<T: Real>(
+        b: &mut Builder<T>,
+        name: &str,
+        inputs: usize,
+        width: usize,
+        heads: usize,
+        gated: bool,
+    ) -> AttentionPool {
+        let affine = |b: &mut Builder<T>, name: &str| {
+            b.scope(name, |b| {
+                let weight = b.param("weight", &[width, inputs], fan_in(inputs, Activation::Tanh));
+                (weight, b.param("bias", &[width], Init::Zeros))
+            })
+        };
+        b.scope(name, |b| AttentionPool {
+            v: affine(b, "v"),
+            u: gated.then(|| affine(b, "u")),
+            // No bias: a softmax does not change when all scores move together.
+            w: b.param("w.weight", &[heads, width], fan_in(width, Activation::Identity)),
+        })
+    }
+
+    /// `[N, I]` in bags to the pooled rows `[B, H, I]` and the attention weights `[N, H]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward<T: Real>(&self, pass: &Pass<'_, T>, x: &Var<T>, bags: &Ragged) -> Result<(Var<T>, Var<T>)> {
+        let affine = |(w, b): (ParamId, ParamId)| Affine { weight: pass.param(w), bias: Some(pass.param(b)) };
+        let w = Affine { weight: pass.param(self.w), bias: None };
+        let op = AttentionMil { v: affine(self.v), u: self.u.map(affine), w };
+        let pooling = op.forward(pass.tape, x, bags)?;
+        Ok((pooling.pooled, pooling.weights))
     }
 }
