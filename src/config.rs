@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::{BinRule, MissingGenes, Scaling};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
@@ -48,14 +49,16 @@ pub struct InputConfig {
     /// The modalities to use; all that the source has when empty.
     pub modalities: Vec<Modality>,
     /// How gene expression is scaled.
-    pub rna_scaling: crate::data::RnaScaling,
+    pub rna_scaling: Scaling,
+    /// What to do about genes of the source that a target has not.
+    pub missing_genes: MissingGenes,
     /// Whether patch features are standardised by the mean and deviation of the training patches.
     pub standardize_patches: bool,
 }
 
 impl Default for InputConfig {
     fn default() -> InputConfig {
-        InputConfig { modalities: Vec::new(), rna_scaling: Default::default(), standardize_patches: true }
+        InputConfig { modalities: Vec::new(), rna_scaling: Scaling::Zscore, missing_genes: MissingGenes::Refuse, standardize_patches: true }
     }
 }
 
@@ -123,6 +126,8 @@ pub struct TrainConfig {
     pub risk_set: RiskSet,
     /// Time bins of the discrete-time loss.
     pub bins: usize,
+    /// How their edges are placed.
+    pub bin_rule: BinRule,
     /// How much less a censored patient weighs in the discrete-time loss, 0 to 1.
     pub nll_alpha: f64,
     /// The step rule.
@@ -155,6 +160,7 @@ impl Default for TrainConfig {
             ties: Ties::Efron,
             risk_set: RiskSet::Batch,
             bins: 4,
+            bin_rule: BinRule::default(),
             nll_alpha: 0.0,
             optimizer: OptimizerKind::Adamw,
             learning_rate: 1e-3,

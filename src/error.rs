@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::Modality;
 use crate::data::Problems;
 use crate::metrics::Undefined;
 
@@ -69,6 +70,54 @@ pub enum Error {
         want: Vec<usize>,
         /// The shape in the file; `None` if it is not there.
         got: Option<Vec<usize>>,
+    },
+    /// The run file names a modality that the source has not.
+    #[error("the run file asks for {modality}, but cohort {cohort} has none; add its section to the cohort file or take it out of inputs.modalities")]
+    NoModality {
+        /// The source.
+        cohort: String,
+        /// What it lacks.
+        modality: Modality,
+    },
+    /// A cohort has neither of the modalities that a model could see.
+    #[error("cohort {cohort} has nothing that the model sees; add [rna] or [slides] to its cohort file")]
+    NoInputs {
+        /// The cohort.
+        cohort: String,
+    },
+    /// A cohort has a modality that the model was trained without.
+    #[error(
+        "cohort {cohort} has {modality}, but the source {source_cohort} has none, so the model cannot use them; add them to \
+         the source, take the section out of the cohort file, or name inputs.modalities in the run file to leave them out"
+    )]
+    UnseenModality {
+        /// The cohort.
+        cohort: String,
+        /// The cohort that the model was trained on.
+        source_cohort: String,
+        /// What only the cohort has.
+        modality: Modality,
+    },
+    /// The patch features of a cohort have another width than those of the source.
+    #[error(
+        "cohort {cohort} has {got} features a patch, but the model was trained on {want} ({source_cohort}); extract both \
+         with the same encoder"
+    )]
+    PatchWidth {
+        /// The cohort.
+        cohort: String,
+        /// The cohort that the model was trained on.
+        source_cohort: String,
+        /// The width that the model was trained on.
+        want: usize,
+        /// The width of the cohort.
+        got: usize,
+    },
+    /// A signature of a model file names a gene that its scaler does not know.
+    #[error("the model file names gene {gene} in a signature, but has no scaling for it; the file is damaged")]
+    SignatureGene {
+        /// The gene.
+        gene: String,
     },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]

@@ -5,12 +5,16 @@
 //! compiler names the few places that match on them.
 
 mod batch;
+mod cohort_source;
 mod fusion;
+mod recipe;
 
 use serde::{Deserialize, Serialize};
 
 pub use batch::{Batch, Genes, Patches};
+pub use cohort_source::CohortSource;
 pub use fusion::{Fusion, FusionConfig, SdirConfig};
+pub use recipe::{GeneInputs, PatchInputs, Recipe};
 
 use crate::element::Real;
 use crate::error::Result;

@@ -1,0 +1,240 @@
+//! All that a model needs besides its parameters: which inputs, how they are scaled, how risks are read.
+//!
+//! It is fitted on the training patients alone and travels in the model file, so that a cohort is predicted from a run
+//! folder and nothing else.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{InputShape, ModelConfig, PatchShape};
+use crate::config::{InputConfig, Loss, Modality, RunConfig};
+use crate::data::{Bags, Bins, Cohort, MissingGenes, Scaler, Signature};
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::features::{Kept, with_elements};
+use crate::ops::cox::Baseline;
+use crate::shape::Ragged;
+use crate::tensor::Tensor;
+
+/// Inputs, scaling and reading of a model. See the [module page](self).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The version of onkos that wrote it.
+    pub onkos: String,
+    /// The cohort it was trained on.
+    pub source: String,
+    /// The model and its sizes.
+    pub model: ModelConfig,
+    /// What it was trained to minimise, and so what it gives.
+    pub loss: Loss,
+    /// Gene expression, if the model sees it.
+    pub genes: Option<GeneInputs>,
+    /// Patch features, if the model sees them.
+    pub patches: Option<PatchInputs>,
+    /// Whether the run file named the modalities: then others that a cohort has are left out on purpose.
+    pub modalities_chosen: bool,
+    /// Time bins of a discrete-time model.
+    pub bins: Option<Bins>,
+    /// Baseline hazard of a Cox model, from the risks of the training patients.
+    pub baseline: Option<Baseline>,
+    /// The median risk of the training patients: what divides high from low.
+    pub median_risk: f64,
+}
+
+/// How a model sees gene expression.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneInputs {
+    /// Groups of genes, each with its own net; only genes that the source measured.
+    pub signatures: Vec<Signature>,
+    /// Clipping and scaling by gene name.
+    pub scaler: Scaler,
+    /// What to do about genes that a cohort has not.
+    pub missing: MissingGenes,
+}
+
+/// How a model sees patch features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchInputs {
+    /// Features of a patch, `L`.
+    pub width: usize,
+    /// Mean and deviation of each feature over the training patches.
+    pub standard: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Recipe {
+    /// Fits everything that is fitted, on the named patients of the source.
+    ///
+    /// # Errors
+    /// A modality that the run file names and the source has not; no modality at all.
+    pub fn fit(config: &RunConfig, source: &Cohort, train: &[usize]) -> Result<Recipe> {
+        let inputs = &config.inputs;
+        let has = |modality| match modality {
+            Modality::Genes => source.rna.is_some(),
+            Modality::Patches => source.slides.is_some(),
+        };
+        if let Some(&modality) = inputs.modalities.iter().find(|&&m| !has(m)) {
+            return Err(Error::NoModality { cohort: source.name.clone(), modality });
+        }
+        let uses = |modality| has(modality) && (inputs.modalities.is_empty() || inputs.modalities.contains(&modality));
+        let genes = match &source.rna {
+            Some(_) if uses(Modality::Genes) => Some(GeneInputs::fit(inputs, source, train)?),
+            _ => None,
+        };
+        let patches = match &source.slides {
+            Some(bags) if uses(Modality::Patches) => Some(PatchInputs::fit(inputs, bags, train)),
+            _ => None,
+        };
+        if genes.is_none() && patches.is_none() {
+            return Err(Error::NoInputs { cohort: source.name.clone() });
+        }
+        let train_config = &config.train;
+        let bins = match train_config.loss {
+            Loss::Cox => None,
+            Loss::Nll => {
+                let time: Vec<f64> = train.iter().map(|&p| source.patients[p].time).collect();
+                let event: Vec<bool> = train.iter().map(|&p| source.patients[p].event).collect();
+                Some(Bins::fit(train_config.bin_rule, &time, &event, train_config.bins)?)
+            }
+        };
+        Ok(Recipe {
+            onkos: env!("CARGO_PKG_VERSION").into(),
+            source: source.name.clone(),
+            model: config.model.clone(),
+            loss: train_config.loss,
+            genes,
+            patches,
+            modalities_chosen: !inputs.modalities.is_empty(),
+            bins,
+            baseline: None,
+            median_risk: 0.0,
+        })
+    }
+
+    /// What the model is built for.
+    pub fn shape<T: Real>(&self) -> InputShape<T> {
+        let tensor = |v: &Vec<f32>| Tensor::from_fn(&[v.len()], |i| T::of(f64::from(v[i])));
+        InputShape {
+            genes: self.genes.as_ref().map(|g| Ragged::from_lengths(g.signatures.iter().map(|s| s.genes.len()))),
+            patches: self.patches.as_ref().map(|p| PatchShape {
+                width: p.width,
+                standard: p.standard.as_ref().map(|(mean, deviation)| (tensor(mean), tensor(deviation))),
+            }),
+        }
+    }
+
+    /// The width of a prediction: 1 log risk, or one hazard a bin.
+    pub fn outputs(&self) -> usize {
+        self.bins.as_ref().map_or(1, Bins::len)
+    }
+
+    /// The risk of a patient, higher for worse, from a row of the prediction.
+    pub fn risk(&self, prediction: &[f32]) -> f64 {
+        match self.loss {
+            Loss::Cox => f64::from(prediction[0]),
+            Loss::Nll => -survival_of_bins(prediction).sum::<f64>(),
+        }
+    }
+
+    /// The probability that a patient lives beyond a time, from a row of the prediction. For a discrete-time model that
+    /// of living through the last bin that has ended by then.
+    pub fn survival(&self, prediction: &[f32], time: f64) -> Option<f64> {
+        match (self.loss, &self.baseline, &self.bins) {
+            (Loss::Cox, Some(baseline), _) => Some(baseline.survival(time, f64::from(prediction[0]))),
+            (Loss::Nll, _, Some(bins)) => match bins.bin(time) {
+                0 => Some(1.0),
+                bin => survival_of_bins(prediction).nth(bin - 1),
+            },
+            _ => None,
+        }
+    }
+}
+
+/// `S_k`, the product of `1 - sigmoid(logit)` up to bin `k`.
+fn survival_of_bins(logits: &[f32]) -> impl Iterator<Item = f64> + '_ {
+    logits.iter().scan(1.0, |survival, &logit| {
+        *survival /= 1.0 + f64::from(logit).exp();
+        Some(*survival)
+    })
+}
+
+impl GeneInputs {
+    fn fit(inputs: &InputConfig, source: &Cohort, train: &[usize]) -> Result<GeneInputs> {
+        let rna = source.rna.as_ref().expect("the caller saw it");
+        let scaler = Scaler::fit(inputs.rna_scaling, rna, train)?;
+        let all = || vec![Signature { name: "all genes".into(), genes: rna.genes.clone() }];
+        let measured = |s: &Signature| {
+            let genes = s.columns(&rna.genes).into_iter().map(|g| rna.genes[g].clone()).collect();
+            Signature { name: s.name.clone(), genes }
+        };
+        let signatures = match source.signatures.as_slice() {
+            [] => all(),
+            some => some.iter().map(measured).filter(|s| !s.genes.is_empty()).collect(),
+        };
+        Ok(GeneInputs { signatures, scaler, missing: inputs.missing_genes })
+    }
+}
+
+impl PatchInputs {
+    fn fit(inputs: &InputConfig, bags: &Bags, train: &[usize]) -> PatchInputs {
+        let standard = inputs.standardize_patches.then(|| {
+            let moments: Vec<Moments> = train.par_iter().map(|&p| Moments::of(bags, p)).collect();
+            // Patient after patient, in their order: the same bits on any number of threads.
+            let all = moments.into_iter().fold(Moments::none(bags.width()), Moments::join);
+            let n = all.rows.max(1) as f64;
+            let deviation = |m2: &f64| if *m2 > 0.0 { (m2 / n).sqrt() as f32 } else { 1.0 };
+            (all.mean.iter().map(|m| *m as f32).collect(), all.m2.iter().map(deviation).collect())
+        });
+        PatchInputs { width: bags.width(), standard }
+    }
+}
+
+/// Count, mean and sum of squared differences from it, of each feature.
+struct Moments {
+    rows: usize,
+    mean: Vec<f64>,
+    m2: Vec<f64>,
+}
+
+impl Moments {
+    fn none(width: usize) -> Moments {
+        Moments { rows: 0, mean: vec![0.0; width], m2: vec![0.0; width] }
+    }
+
+    fn of(bags: &Bags, patient: usize) -> Moments {
+        let width = bags.width();
+        let mut moments = Moments::none(width);
+        let features: Kept<f64> = Kept::Stored(bags.gather(&[patient]).0);
+        with_elements!(&features, x => {
+            let mut row = vec![0.0; width];
+            for values in x.chunks_exact(width) {
+                moments.rows += 1;
+                f64::widen(values, &mut row);
+                for ((x, mean), m2) in row.iter().zip(&mut moments.mean).zip(&mut moments.m2) {
+                    let before = x - *mean;
+                    *mean += before / moments.rows as f64;
+                    *m2 += before * (x - *mean);
+                }
+            }
+        });
+        moments
+    }
+
+    /// Chan, Golub and LeVeque's update of two sets into one.
+    fn join(self, other: Moments) -> Moments {
+        let rows = self.rows + other.rows;
+        if self.rows == 0 || other.rows == 0 {
+            return if self.rows == 0 { other } else { self };
+        }
+        let (n, share) = (rows as f64, other.rows as f64 / rows as f64);
+        let each = |i: usize| {
+            let apart = other.mean[i] - self.mean[i];
+            let m2 = self.m2[i] + other.m2[i] + apart * apart * self.rows as f64 * other.rows as f64 / n;
+            (self.mean[i] + apart * share, m2)
+        };
+        let (mean, m2) = (0..self.mean.len()).map(each).unzip();
+        Moments { rows, mean, m2 }
+    }
+}
