@@ -1,5 +1,11 @@
 //! One conformance suite an op: against the formula in f64, finite differences, golden files and the op's own laws.
 
+mod add;
 mod attention_mil;
+mod concat;
+mod grouped_linear;
 mod harness;
+mod layer_norm;
 mod linear;
+mod segment_mean;
+mod softmax;
