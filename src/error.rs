@@ -72,7 +72,9 @@ pub enum Error {
         got: Option<Vec<usize>>,
     },
     /// The run file names a modality that the source has not.
-    #[error("the run file asks for {modality}, but cohort {cohort} has none; add its section to the cohort file or take it out of inputs.modalities")]
+    #[error(
+        "the run file asks for {modality}, but cohort {cohort} has none; add its section to the cohort file or take it out of inputs.modalities"
+    )]
     NoModality {
         /// The source.
         cohort: String,

@@ -1,21 +1,33 @@
 //! The ops: one folder each, with its page, its CPU path and (later) its launch on the device.
 
 pub mod activation;
+pub mod add;
 pub mod attention_mil;
+pub mod concat;
 pub mod dropout;
+pub mod grouped_linear;
 mod lanes;
+pub mod layer_norm;
 pub mod linear;
 mod math;
 mod matmul;
 mod parallel;
 pub mod sdir;
+pub mod segment_mean;
+pub mod softmax;
 pub mod standardize;
 pub mod tokens;
 
 pub use activation::Activation;
+pub use add::Add;
 pub use attention_mil::{Affine, AttentionMil, Pooling};
+pub use concat::Concat;
 pub use dropout::{Dropout, DropoutKind};
+pub use grouped_linear::GroupedLinear;
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use sdir::Sdir;
+pub use segment_mean::SegmentMean;
+pub use softmax::Softmax;
 pub use standardize::Standardize;
 pub use tokens::BagDraws;

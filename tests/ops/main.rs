@@ -2,9 +2,15 @@
 
 #![allow(unreachable_pub)]
 
+mod add;
 mod attention_mil;
+mod concat;
 mod dropout;
+mod grouped_linear;
 mod harness;
+mod layer_norm;
 mod linear;
 mod sdir;
+mod segment_mean;
+mod softmax;
 mod standardize;
