@@ -8,6 +8,7 @@ use crate::data::{BinRule, MissingGenes, Scaling};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
+use crate::optim::{OptimizerConfig, ScheduleConfig};
 
 /// All settings of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,17 +85,6 @@ pub enum RiskSet {
     Cohort,
 }
 
-/// The rule that turns gradients into steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OptimizerKind {
-    /// Adam with decoupled decay (Loshchilov and Hutter 2019).
-    #[default]
-    Adamw,
-    /// Rectified Adam as the published SurvPath code has it.
-    Radam,
-}
-
 /// Which epoch's parameters are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,14 +120,12 @@ pub struct TrainConfig {
     pub bin_rule: BinRule,
     /// How much less a censored patient weighs in the discrete-time loss, 0 to 1.
     pub nll_alpha: f64,
-    /// The step rule.
-    pub optimizer: OptimizerKind,
+    /// The rule that turns gradients into steps, with its weight decay.
+    pub optimizer: OptimizerConfig,
     /// The highest learning rate.
     pub learning_rate: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Epochs of linear warm-up before the cosine.
-    pub warmup_epochs: f64,
+    /// How it rises and falls over the training.
+    pub schedule: ScheduleConfig,
     /// The largest gradient norm; 0 does not clip.
     pub clip_norm: f64,
     /// The share of the source's patients that are held out to choose the epoch, 0 to below 1.
@@ -162,10 +150,9 @@ impl Default for TrainConfig {
             bins: 4,
             bin_rule: BinRule::default(),
             nll_alpha: 0.0,
-            optimizer: OptimizerKind::Adamw,
+            optimizer: OptimizerConfig::default(),
             learning_rate: 1e-3,
-            weight_decay: 1e-2,
-            warmup_epochs: 1.0,
+            schedule: ScheduleConfig::default(),
             clip_norm: 1.0,
             validation: 0.2,
             modality_dropout: 0.0,
@@ -195,18 +182,6 @@ impl RunConfig {
                 finite_positive(t.learning_rate),
                 "finite and positive",
                 t.learning_rate.to_string(),
-            ),
-            (
-                "train.weight_decay",
-                finite_not_negative(t.weight_decay),
-                "finite and not negative",
-                t.weight_decay.to_string(),
-            ),
-            (
-                "train.warmup_epochs",
-                finite_not_negative(t.warmup_epochs),
-                "finite and not negative",
-                t.warmup_epochs.to_string(),
             ),
             ("train.clip_norm", finite_not_negative(t.clip_norm), "finite and not negative", t.clip_norm.to_string()),
             ("train.validation", (0.0..1.0).contains(&t.validation), "at least 0 and below 1", t.validation.to_string()),

@@ -121,6 +121,14 @@ pub enum Error {
         /// The gene.
         gene: String,
     },
+    /// A file is no model of onkos, or a damaged one.
+    #[error("{}: not a model file of onkos: {why}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]
     Device {

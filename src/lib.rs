@@ -1,16 +1,21 @@
 //! Survival prediction from whole-slide images and gene expression.
 
+pub mod config;
 pub mod data;
 pub mod device;
 pub mod element;
 pub mod error;
+pub mod evaluate;
 pub mod features;
 pub mod metrics;
+pub mod model;
+pub mod nn;
 pub mod ops;
 pub mod rng;
 pub mod shape;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 
 pub use device::Device;
 pub use element::{Element, Feature, Real};

@@ -7,6 +7,7 @@
 mod batch;
 mod cohort_source;
 mod fusion;
+mod predictor;
 mod recipe;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
 pub use fusion::{Fusion, FusionConfig, SdirConfig};
+pub use predictor::{Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};
 
 use crate::element::Real;
@@ -93,23 +95,22 @@ pub enum Model<T> {
 }
 
 impl<T: Real> Model<T> {
-    /// Builds the layers and draws the initial parameters; `outputs` is 1 for a log risk, the number of bins for
-    /// hazards.
+    /// Builds the layers and, through the builder, draws or reads their parameters; `outputs` is 1 for a log risk, the
+    /// number of bins for hazards.
     ///
     /// # Errors
-    /// Settings out of range.
-    pub fn new(
+    /// Settings out of range; what [`Builder::finish`] refuses.
+    pub fn build(
         config: &ModelConfig,
         shape: &InputShape<T>,
         outputs: usize,
-        seed: u64,
+        mut builder: Builder<T>,
     ) -> Result<(Model<T>, Params<T>)> {
         config.check()?;
-        let mut builder = Builder::new(seed);
         let model = match config {
             ModelConfig::Fusion(config) => Model::Fusion(Fusion::new(&mut builder, config, shape, outputs)),
         };
-        Ok((model, builder.finish()))
+        Ok((model, builder.finish()?))
     }
 
     /// The prediction for a batch.

@@ -113,6 +113,24 @@ impl Recipe {
         })
     }
 
+    /// Whether a recipe that came out of a file holds together; a sentence if not.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if (self.loss == Loss::Nll) != self.bins.is_some() {
+            return Err("its loss and its time bins do not go together".into());
+        }
+        if self.genes.as_ref().is_some_and(|g| g.signatures.is_empty()) || (self.genes.is_none() && self.patches.is_none())
+        {
+            return Err("it has no inputs".into());
+        }
+        let lengths = |p: &PatchInputs| {
+            p.standard.as_ref().is_none_or(|(mean, deviation)| mean.len() == p.width && deviation.len() == p.width)
+        };
+        if !self.patches.as_ref().is_none_or(lengths) {
+            return Err("its mean and deviation have not the width of its patch features".into());
+        }
+        Ok(())
+    }
+
     /// What the model is built for.
     pub fn shape<T: Real>(&self) -> InputShape<T> {
         let tensor = |v: &Vec<f32>| Tensor::from_fn(&[v.len()], |i| T::of(f64::from(v[i])));

@@ -1,5 +1,7 @@
 //! Named parameters, how they start, and how a pass sees them.
 
+use std::collections::HashMap;
+
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::rng::Draws;
@@ -49,27 +51,6 @@ impl<T: Real> Params<T> {
         self.names.iter().map(String::as_str).zip(&self.values)
     }
 
-    /// Takes over the values that `source` gives for each name.
-    ///
-    /// # Errors
-    /// [`Error::Parameter`] names the first parameter that is absent or has another shape.
-    pub fn load(&mut self, mut source: impl FnMut(&str) -> Option<Tensor<T>>) -> Result<()> {
-        for (name, value) in self.names.iter().zip(&mut self.values) {
-            let new = source(name);
-            match new {
-                Some(new) if new.shape() == value.shape() => *value = new,
-                new => {
-                    return Err(Error::Parameter {
-                        name: name.clone(),
-                        want: value.shape().to_vec(),
-                        got: new.map(|t| t.shape().to_vec()),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The same parameters in the other precision.
     pub fn cast<U: Real>(&self) -> Params<U> {
         let cast = |t: &Tensor<T>| Tensor::from_fn(t.shape(), |i| U::of(t.host()[i].f64()));
@@ -96,15 +77,32 @@ pub enum Init {
 #[derive(Debug)]
 pub struct Builder<T> {
     params: Params<T>,
-    seed: u64,
+    start: Start<T>,
     scope: String,
 }
 
+/// Where the values of parameters come from.
+#[derive(Debug)]
+enum Start<T> {
+    Drawn { seed: u64 },
+    Stored { tensors: HashMap<String, Tensor<T>>, wrong: Option<Error> },
+}
+
 impl<T: Real> Builder<T> {
-    /// Starts with nothing; the seed draws the initial values.
+    /// For a new model: the seed draws the initial values.
     pub fn new(seed: u64) -> Builder<T> {
+        Builder::with(Start::Drawn { seed })
+    }
+
+    /// For a model that was saved: its tensors by name. Nothing is allocated for a parameter that is not there or has
+    /// another shape; [`finish`](Self::finish) names it.
+    pub fn stored(tensors: HashMap<String, Tensor<T>>) -> Builder<T> {
+        Builder::with(Start::Stored { tensors, wrong: None })
+    }
+
+    fn with(start: Start<T>) -> Builder<T> {
         let params = Params { names: Vec::new(), decays: Vec::new(), values: Vec::new() };
-        Builder { params, seed, scope: String::new() }
+        Builder { params, start, scope: String::new() }
     }
 
     /// Builds something whose parameters are named `scope.*`.
@@ -126,11 +124,25 @@ impl<T: Real> Builder<T> {
     /// the start of all others.
     pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> ParamId {
         let name = format!("{}{name}", self.scope);
-        let stream = Draws::new(self.seed, 0, &format!("init.{name}")).of(0);
-        let value = match init {
-            Init::Zeros => Tensor::zeros(shape),
-            Init::Ones => Tensor::full(shape, T::one()),
-            Init::Normal(deviation) => Tensor::from_fn(shape, |i| T::of(deviation * stream.normal(i as u64))),
+        let value = match &mut self.start {
+            Start::Drawn { seed } => {
+                let stream = Draws::new(*seed, 0, &format!("init.{name}")).of(0);
+                match init {
+                    Init::Zeros => Tensor::zeros(shape),
+                    Init::Ones => Tensor::full(shape, T::one()),
+                    Init::Normal(deviation) => {
+                        Tensor::from_fn(shape, |i| T::of(deviation * stream.normal(i as u64)))
+                    }
+                }
+            }
+            Start::Stored { tensors, wrong } => match tensors.remove(&name) {
+                Some(value) if value.shape() == shape => value,
+                other => {
+                    let got = other.map(|t| t.shape().to_vec());
+                    wrong.get_or_insert(Error::Parameter { name: name.clone(), want: shape.to_vec(), got });
+                    Tensor::zeros(&[0])
+                }
+            },
         };
         self.params.decays.push(matches!(init, Init::Normal(_)));
         self.params.names.push(name);
@@ -139,8 +151,14 @@ impl<T: Real> Builder<T> {
     }
 
     /// All parameters.
-    pub fn finish(self) -> Params<T> {
-        self.params
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] names the first that a saved model lacks or has in another shape.
+    pub fn finish(self) -> Result<Params<T>> {
+        match self.start {
+            Start::Stored { wrong: Some(wrong), .. } => Err(wrong),
+            _ => Ok(self.params),
+        }
     }
 }
 

@@ -47,9 +47,13 @@ impl Objective {
         Objective { time, event, kind }
     }
 
+    /// Times and events of the named patients.
+    pub fn outcome(&self, patients: &[usize]) -> (Vec<f64>, Vec<bool>) {
+        patients.iter().map(|&p| (self.time[p], self.event[p])).unzip()
+    }
+
     fn plan(&self, patients: &[usize]) -> Result<Plan> {
-        let time: Vec<f64> = patients.iter().map(|&p| self.time[p]).collect();
-        let event: Vec<bool> = patients.iter().map(|&p| self.event[p]).collect();
+        let (time, event) = self.outcome(patients);
         Plan::new(&Outcomes::new(&time, &event))
     }
 

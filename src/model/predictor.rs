@@ -1,0 +1,123 @@
+//! A trained model: predicts cohorts, and goes into one file and out of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::{CohortSource, Model, Recipe};
+use crate::data::{Cohort, write_file};
+use crate::error::{Error, Result};
+use crate::nn::{Builder, Params};
+use crate::tensor::Tensor;
+use crate::train::{Batching, Source, in_order, predict};
+
+/// Parameters and all that reads them.
+#[derive(Clone, Debug)]
+pub struct Predictor {
+    /// Inputs, scaling, reading of risks.
+    pub recipe: Recipe,
+    /// The layers.
+    pub model: Model<f32>,
+    /// Their parameters.
+    pub params: Params<f32>,
+}
+
+/// Predictions for the patients of a cohort, in its order.
+#[derive(Clone, Debug)]
+pub struct Predictions {
+    /// One log risk a patient, or the logits of its hazards: `[patients, K]`.
+    pub raw: Tensor<f32>,
+    /// Risk of each patient, higher for worse.
+    pub risk: Vec<f64>,
+}
+
+/// The key of the recipe among the metadata of a model file, and that of the layout of the file.
+const RECIPE: &str = "onkos.recipe";
+const SCHEMA: (&str, &str) = ("onkos.schema", "1");
+
+/// The largest model file that is read.
+const MOST_BYTES: u64 = 4 << 30;
+
+impl Predictor {
+    /// The predictions for all patients of a cohort. The order and the batches do not change a bit of a patient's risk
+    /// beyond rounding.
+    ///
+    /// # Errors
+    /// A cohort that the model cannot see: see [`CohortSource::new`].
+    pub fn predict(&self, cohort: &Cohort, batching: Batching) -> Result<Predictions> {
+        let source = CohortSource::new(&self.recipe, cohort)?;
+        let patches: Vec<usize> = (0..cohort.len()).map(|p| source.patches(p)).collect();
+        let mut raw = Vec::new();
+        for batch in in_order(batching, &patches) {
+            raw.extend_from_slice(predict(&self.model, &self.params, &source, &batch, None)?.host());
+        }
+        let width = self.recipe.outputs();
+        let risk = raw.chunks(width).map(|row| self.recipe.risk(row)).collect();
+        Ok(Predictions { raw: Tensor::new(&[cohort.len(), width], raw)?, risk })
+    }
+
+    /// Writes the model file: parameters as F32 tensors, the recipe as JSON among the metadata. The same model gives
+    /// the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let recipe = serde_json::to_string(&self.recipe).expect("a recipe is plain data");
+        // Sorted maps, so that the same model gives the same bytes: the crate that reads the file writes its metadata
+        // in the order of a hash map.
+        let metadata = BTreeMap::from([("format", "pt"), (SCHEMA.0, SCHEMA.1), (RECIPE, &recipe)]);
+        let mut header = BTreeMap::from([("__metadata__", serde_json::json!(metadata))]);
+        let mut end = 0;
+        for (name, value) in self.params.iter() {
+            let range = [end, end + 4 * value.len()];
+            end = range[1];
+            let entry = serde_json::json!({ "dtype": "F32", "shape": value.shape(), "data_offsets": range });
+            header.insert(name, entry);
+        }
+        let mut header = serde_json::to_vec(&header).expect("plain data");
+        header.resize(header.len().next_multiple_of(8), b' ');
+        write_file(path, |out| {
+            out.write_all(&(header.len() as u64).to_le_bytes())?;
+            out.write_all(&header)?;
+            self.params.values().iter().try_for_each(|value| out.write_all(bytemuck::cast_slice(value.host())))
+        })
+    }
+
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::ModelFile`] if it is not a model file of onkos; [`Error::Parameter`] if a parameter is
+    /// absent or has another shape.
+    pub fn load(path: &Path) -> Result<Predictor> {
+        let bad = |why: String| Error::ModelFile { path: path.into(), why };
+        let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
+        if length > MOST_BYTES {
+            return Err(bad(format!("it has {length} bytes, and no model of onkos is that large")));
+        }
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|why| bad(why.to_string()))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        match metadata.get(SCHEMA.0).map(String::as_str) {
+            Some(schema) if schema == SCHEMA.1 => {}
+            Some(other) => return Err(bad(format!("its layout is version {other}, this onkos reads {}", SCHEMA.1))),
+            None => return Err(bad("it was not written by onkos train".into())),
+        }
+        let recipe = metadata.get(RECIPE).ok_or_else(|| bad(format!("its header lacks {RECIPE}")))?;
+        let recipe: Recipe = serde_json::from_str(recipe).map_err(|why| bad(why.to_string()))?;
+        recipe.check().map_err(bad)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|why| bad(why.to_string()))?;
+        let stored = file.tensors().into_iter().filter_map(read_f32).collect();
+        let builder = Builder::stored(stored);
+        let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
+        Ok(Predictor { recipe, model, params })
+    }
+}
+
+fn read_f32((name, view): (String, TensorView<'_>)) -> Option<(String, Tensor<f32>)> {
+    if view.dtype() != Dtype::F32 {
+        return None;
+    }
+    let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    Some((name, Tensor::new(view.shape(), values).ok()?))
+}

@@ -1,0 +1,271 @@
+//! Training: batches in, parameters out.
+
+mod batches;
+mod objective;
+mod source;
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+pub use batches::{Batching, epoch, in_order};
+pub use objective::{Objective, Step, predict};
+pub use source::Source;
+
+use crate::config::{RiskSet, RunConfig, Select};
+use crate::data::{Cohort, Split};
+use crate::error::{Error, Result};
+use crate::evaluate::{Figure, median};
+use crate::metrics::{Outcome, harrell};
+use crate::model::{CohortSource, Model, Predictor, Recipe};
+use crate::nn::{Builder, Noise, Params};
+use crate::ops::cox::{Cox, Normalisation, Outcomes, Plan};
+use crate::optim::{Parameter, clip_global_norm};
+
+/// What one epoch did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: u32,
+    /// The mean training loss, over events (Cox) or patients (discrete time).
+    pub loss: f64,
+    /// The learning rate of the last step.
+    pub learning_rate: f64,
+    /// The mean norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Steps taken.
+    pub steps: usize,
+    /// Batches in which nobody had an event, so that the Cox loss was 0 and no step was taken.
+    pub batches_without_event: usize,
+    /// The figures of the validation patients, if any are held out.
+    pub validation: Option<ValidationRecord>,
+    /// Seconds that it took, validation included.
+    pub seconds: f64,
+}
+
+/// The figures of the validation patients after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ValidationRecord {
+    /// The loss.
+    pub loss: f64,
+    /// Harrell's C.
+    pub concordance: Figure<f64>,
+}
+
+/// What a training tells while it runs.
+#[derive(Clone, Debug)]
+pub enum Progress<'a> {
+    /// A batch was done: its number, from 1, of how many, and its loss.
+    Batch {
+        /// From 1.
+        epoch: u32,
+        /// From 1.
+        batch: usize,
+        /// Of the epoch.
+        batches: usize,
+        /// Of this batch.
+        loss: f64,
+    },
+    /// An epoch was done.
+    Epoch(&'a EpochRecord),
+}
+
+/// A trained model with the story of its training.
+#[derive(Debug)]
+pub struct Trained {
+    /// The model, ready to predict.
+    pub predictor: Predictor,
+    /// The epochs, in order.
+    pub history: Vec<EpochRecord>,
+    /// The epoch whose parameters were kept, from 1.
+    pub kept_epoch: u32,
+}
+
+/// Trains on the training patients of a split and keeps the epoch that the validation patients choose.
+///
+/// The result depends on the configuration, the cohort and the split alone: not on the number of threads.
+///
+/// # Errors
+/// Settings out of range, a split without an event among its training patients, a modality that the source has not,
+/// a training that diverges.
+pub fn train(
+    config: &RunConfig,
+    cohort: &Cohort,
+    split: &Split,
+    mut observe: impl FnMut(&Progress<'_>),
+) -> Result<Trained> {
+    config.check()?;
+    let t = &config.train;
+    if !split.train.iter().any(|&p| cohort.patients[p].event) {
+        return Err(Error::Setting { name: "training patients", want: "such that one has an event", value: "none".into() });
+    }
+    let mut recipe = Recipe::fit(config, cohort, &split.train)?;
+    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
+    let builder = Builder::<f32>::new(config.seed);
+    let (model, mut params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
+    let bin = match &recipe.bins {
+        Some(bins) => cohort.patients.iter().map(|p| bins.bin(p.time) as u32).collect(),
+        None => Vec::new(),
+    };
+    let objective = Objective::new(t, cohort.times(), cohort.events(), bin);
+    let mut fit = Fit { config, model: &model, source: &source, objective: &objective, split };
+
+    let batching = Batching { patients: t.batch, patches: t.patches_per_batch };
+    let event: Vec<bool> = split.train.iter().map(|&p| cohort.patients[p].event).collect();
+    let patches: Vec<usize> = split.train.iter().map(|&p| source.patches(p)).collect();
+    let batches_of = |number: u32| -> Vec<Vec<usize>> {
+        let batches = epoch(batching, config.seed, number, &event, &patches);
+        batches.into_iter().map(|batch| batch.into_iter().map(|i| split.train[i]).collect()).collect()
+    };
+    let steps_per_epoch = match t.risk_set {
+        RiskSet::Batch => batches_of(0).len(),
+        RiskSet::Cohort => 1,
+    };
+    let schedule = t.schedule.over(u64::from(t.epochs), steps_per_epoch as u64)?;
+    let describe = |((name, value), &decay): ((&str, &crate::Tensor<f32>), &bool)| Parameter {
+        name: name.into(),
+        shape: value.shape().to_vec(),
+        decay,
+    };
+    let mut optimizer = t.optimizer.build(params.iter().zip(params.decays()).map(describe).collect())?;
+
+    let (mut history, mut step, mut best) = (Vec::<EpochRecord>::new(), 0u64, None::<(f64, u32, Params<f32>)>);
+    for number in 0..t.epochs {
+        let start = Instant::now();
+        let batches = batches_of(number);
+        let noise = Noise { seed: config.seed, epoch: number };
+        let mut record = EpochRecord {
+            epoch: number + 1,
+            loss: 0.0,
+            learning_rate: 0.0,
+            gradient_norm: 0.0,
+            steps: 0,
+            batches_without_event: 0,
+            validation: None,
+            seconds: 0.0,
+        };
+        // Whole-cohort risk sets take one step over all batches, the others one step a batch.
+        let groups: Vec<&[Vec<usize>]> = match t.risk_set {
+            RiskSet::Batch => batches.chunks(1).collect(),
+            RiskSet::Cohort => vec![&batches],
+        };
+        let mut weight = 0.0;
+        for (done, group) in groups.iter().enumerate() {
+            let mut result = fit.step(&params, group, noise)?;
+            observe(&Progress::Batch { epoch: number + 1, batch: done + 1, batches: groups.len(), loss: result.loss });
+            let rate = t.learning_rate * schedule.factor(step);
+            step += 1;
+            record.learning_rate = rate;
+            if result.weight == 0.0 {
+                record.batches_without_event += 1;
+                continue;
+            }
+            record.loss += result.loss * result.weight;
+            weight += result.weight;
+            let limit = if t.clip_norm > 0.0 { t.clip_norm } else { f64::INFINITY };
+            record.gradient_norm += clip_global_norm(&mut result.grads, limit);
+            record.steps += 1;
+            optimizer.step(rate, params.values_mut(), &result.grads)?;
+        }
+        record.loss /= f64::max(weight, 1.0);
+        record.gradient_norm /= record.steps.max(1) as f64;
+        record.validation = fit.validate(&params, batching)?;
+        record.seconds = start.elapsed().as_secs_f64();
+        observe(&Progress::Epoch(&record));
+        let score = fit.score(&record);
+        if best.as_ref().is_none_or(|(least, ..)| score < *least) {
+            best = Some((score, number + 1, params.clone()));
+        }
+        history.push(record);
+        let since = number + 1 - best.as_ref().map_or(0, |(_, kept, _)| *kept);
+        if t.patience > 0 && t.select != Select::Last && since >= t.patience {
+            break;
+        }
+    }
+    let (_, kept_epoch, params) = best.expect("a training has at least one epoch");
+    fit.finish(&mut recipe, &params, batching)?;
+    Ok(Trained { predictor: Predictor { recipe, model, params }, history, kept_epoch })
+}
+
+/// What every epoch of one training looks at.
+struct Fit<'a> {
+    config: &'a RunConfig,
+    model: &'a Model<f32>,
+    source: &'a CohortSource<'a>,
+    objective: &'a Objective,
+    split: &'a Split,
+}
+
+impl Fit<'_> {
+    fn step(&self, params: &Params<f32>, batches: &[Vec<usize>], noise: Noise) -> Result<Step<f32>> {
+        match (batches, self.config.train.risk_set) {
+            ([batch], RiskSet::Batch) => self.objective.step(self.model, params, self.source, batch, noise),
+            _ => self.objective.cohort_step(self.model, params, self.source, batches, noise),
+        }
+    }
+
+    /// Predictions of some patients of the source, in their order.
+    fn predictions(&self, params: &Params<f32>, patients: &[usize], batching: Batching) -> Result<crate::Tensor<f32>> {
+        let patches: Vec<usize> = patients.iter().map(|&p| self.source.patches(p)).collect();
+        let mut all = Vec::new();
+        for batch in in_order(batching, &patches) {
+            let batch: Vec<usize> = batch.into_iter().map(|i| patients[i]).collect();
+            all.extend_from_slice(predict(self.model, params, self.source, &batch, None)?.host());
+        }
+        let width = all.len() / patients.len().max(1);
+        crate::Tensor::new(&[patients.len(), width], all)
+    }
+
+    fn outcome(&self, patients: &[usize]) -> (Vec<f64>, Vec<bool>) {
+        self.objective.outcome(patients)
+    }
+
+    fn validate(&self, params: &Params<f32>, batching: Batching) -> Result<Option<ValidationRecord>> {
+        let patients = &self.split.validation;
+        if patients.is_empty() {
+            return Ok(None);
+        }
+        let prediction = self.predictions(params, patients, batching)?;
+        let (loss, weight, _) = self.objective.of_predictions(patients, &prediction)?;
+        if weight == 0.0 && self.config.train.select == Select::ValidationLoss {
+            let want = "large enough that a validation patient has an event, or train.select = \"last\"";
+            let value = self.config.train.validation.to_string();
+            return Err(Error::Setting { name: "train.validation", want, value });
+        }
+        let (time, event) = self.outcome(patients);
+        let risk: Vec<f64> = self.risks(&prediction);
+        let concordance = harrell(Outcome::new(&time, &event)?, &risk)?.index();
+        Ok(Some(ValidationRecord { loss, concordance: Figure::of(concordance) }))
+    }
+
+    fn risks(&self, prediction: &crate::Tensor<f32>) -> Vec<f64> {
+        let width = prediction.matrix().1.max(1);
+        prediction.host().chunks(width).map(|row| self.objective.risk(row)).collect()
+    }
+
+    /// What the kept epoch has least of.
+    fn score(&self, record: &EpochRecord) -> f64 {
+        match (self.config.train.select, &record.validation) {
+            (Select::ValidationLoss, Some(validation)) => validation.loss,
+            (Select::ValidationConcordance, Some(validation)) => {
+                validation.concordance.value().map_or(f64::INFINITY, |c| -c)
+            }
+            _ => -f64::from(record.epoch),
+        }
+    }
+
+    /// Reads the risks of the training patients once more: their median and the baseline hazard.
+    fn finish(&mut self, recipe: &mut Recipe, params: &Params<f32>, batching: Batching) -> Result<()> {
+        let patients = &self.split.train;
+        let prediction = self.predictions(params, patients, batching)?;
+        let risk = self.risks(&prediction);
+        recipe.median_risk = median(&risk).unwrap_or(0.0);
+        if recipe.bins.is_none() {
+            let (time, event) = self.outcome(patients);
+            let cox = Cox { ties: self.config.train.ties, normalisation: Normalisation::PerEvent };
+            let baselines = cox.baseline(&Plan::new(&Outcomes::new(&time, &event))?, &risk)?;
+            recipe.baseline = baselines.into_iter().next();
+        }
+        Ok(())
+    }
+}
