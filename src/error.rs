@@ -143,6 +143,12 @@ pub enum Error {
     /// The files of a cohort do not hold what they must; everything that is wrong with them, in one list.
     #[error("{0}")]
     Data(#[from] Problems),
+    /// Something would be written where there is something already.
+    #[error("{}: is there already; remove it or choose another name", path.display())]
+    Exists {
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// A file or folder could not be read or written.
     #[error("{path}: {source}")]
     Io {

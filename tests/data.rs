@@ -5,3 +5,15 @@ mod study;
 
 #[path = "data/shared.rs"]
 mod shared;
+
+#[path = "data/golden.rs"]
+mod golden;
+
+#[path = "data/wrong.rs"]
+mod wrong;
+
+#[path = "data/slides.rs"]
+mod slides;
+
+#[path = "data/hostile.rs"]
+mod hostile;

@@ -3,24 +3,34 @@
 //! A cohort is described by one TOML file, [`CohortFile`]. [`Cohort::open`] reads it and everything it names, or
 //! refuses it with all [`Problems`] at once.
 
+mod atomic;
 mod bags;
+mod bins;
 mod clinical;
 mod cohort;
 mod file;
 mod hash;
 mod map;
 mod problem;
+mod report;
 mod rna;
+mod scaler;
 mod signatures;
 mod slides;
+mod splits;
 mod table;
 mod tensors;
 
+pub use atomic::{RunDir, write_file};
 pub use bags::Bags;
+pub use bins::{BinRule, Bins};
 pub use clinical::Patient;
 pub use cohort::Cohort;
 pub use file::{ClinicalFile, CohortFile, MissingRna, MissingSlides, RnaFile, SlidesFile};
 pub use hash::FileHash;
 pub use problem::{Problem, Problems};
+pub use report::{NonFinite, Report, SlidesReport, check};
 pub use rna::Rna;
+pub use scaler::{MissingGenes, Scaler, Scaling};
 pub use signatures::Signature;
+pub use splits::Split;

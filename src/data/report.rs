@@ -1,0 +1,211 @@
+//! What a cohort holds and what is wrong with it, without failing: `onkos check`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::cohort::Loaded;
+use super::file::{CohortFile, MissingSlides};
+use super::problem::Problem;
+use crate::features::FeatureType;
+
+/// More events than this are likelier a column of censoring than a cohort.
+const SUSPICIOUS_RATE: f64 = 0.95;
+/// Expression beyond this is an outlier that should be clipped before it is scaled.
+const SUSPICIOUS_EXPRESSION: f32 = 100.0;
+
+/// What [`check`] found.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The cohort file.
+    pub file: PathBuf,
+    /// What the cohort is called.
+    pub name: Option<String>,
+    /// Whether [`Cohort::open`](super::Cohort::open) accepts it.
+    pub sound: bool,
+    /// The patients, without those that are dropped for want of slides.
+    pub patients: usize,
+    /// Those with an event.
+    pub events: usize,
+    /// Events per patient.
+    pub event_rate: Option<f64>,
+    /// The shortest and the longest time.
+    pub time_range: Option<[f64; 2]>,
+    /// The median time of follow-up, by the reverse Kaplan-Meier estimate; none if fewer than half are censored late
+    /// enough for it to be reached.
+    pub median_follow_up: Option<f64>,
+    /// The measured genes.
+    pub genes: Option<usize>,
+    /// The sets of genes.
+    pub signatures: usize,
+    /// Cases without gene expression.
+    pub without_rna: Vec<String>,
+    /// The bags.
+    pub slides: Option<SlidesReport>,
+    /// Cases without slides.
+    pub without_slides: Vec<String>,
+    /// Slides that the clinical table names and the folder has not.
+    pub missing_slides: Vec<String>,
+    /// Slides with NaN or infinity in their features.
+    pub non_finite: Vec<NonFinite>,
+    /// What keeps the cohort from being opened, in sentences.
+    pub problems: Vec<String>,
+    /// What is allowed but likely not meant, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// The bags of a cohort in numbers.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SlidesReport {
+    /// The features of an instance.
+    pub width: usize,
+    /// The element type.
+    pub dtype: FeatureType,
+    /// The instances of all bags.
+    pub instances: usize,
+    /// Those of the shortest bag that has any.
+    pub shortest: usize,
+    /// Those of the longest bag.
+    pub longest: usize,
+}
+
+/// A slide with NaN or infinity in it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct NonFinite {
+    /// The file.
+    pub file: PathBuf,
+    /// The slide, or the case in a packed file.
+    pub name: String,
+    /// The first such row of the tensor.
+    pub row: usize,
+    /// The first such column in it.
+    pub column: usize,
+    /// What stands there, as text: JSON has no such numbers.
+    pub value: String,
+    /// How many rows of the slide have one.
+    pub rows: usize,
+}
+
+/// Reads everything a cohort file names and reports on it, whatever is wrong.
+pub fn check(path: impl AsRef<Path>) -> Report {
+    let mut loaded = Loaded::read(path.as_ref());
+    if let Some(slides) = &loaded.slides {
+        slides.bags.scan(&mut loaded.problems);
+    }
+    Report::of(path.as_ref(), &loaded)
+}
+
+impl Report {
+    fn of(path: &Path, loaded: &Loaded) -> Report {
+        let file = loaded.file.as_ref();
+        let drops = |file: &CohortFile| file.slides.as_ref().is_some_and(|s| s.missing == MissingSlides::Drop);
+        let dropped: &[usize] = if file.is_some_and(drops) { &loaded.without_slides } else { &[] };
+        let all = loaded.clinical.as_ref().map_or(&[][..], |c| &c.patients);
+        let case = |&patient: &usize| all[patient].case.clone();
+        let kept: Vec<usize> = (0..all.len()).filter(|p| dropped.binary_search(p).is_err()).collect();
+        let sound = |p: &&usize| loaded.clinical.as_ref().is_some_and(|c| c.sound[**p]);
+        let outcomes: Vec<(f64, bool)> = kept.iter().filter(sound).map(|&p| (all[p].time, all[p].event)).collect();
+        let events = outcomes.iter().filter(|(_, event)| *event).count();
+        let times = || outcomes.iter().map(|(time, _)| *time);
+        let absent = |rna: &super::Rna| kept.iter().filter(|&&p| !rna.present[p]).map(case).collect();
+        let mut report = Report {
+            file: path.into(),
+            name: file.map(|f| f.name.clone()),
+            sound: loaded.problems.is_empty(),
+            patients: kept.len(),
+            events,
+            event_rate: (!outcomes.is_empty()).then(|| events as f64 / outcomes.len() as f64),
+            time_range: (!outcomes.is_empty())
+                .then(|| [times().fold(f64::INFINITY, f64::min), times().fold(f64::NEG_INFINITY, f64::max)]),
+            median_follow_up: median_follow_up(&outcomes),
+            genes: loaded.rna.as_ref().map(|rna| rna.genes.len()),
+            signatures: loaded.signatures.as_ref().map_or(0, Vec::len),
+            without_rna: loaded.rna.as_ref().map_or_else(Vec::new, absent),
+            slides: loaded.slides.as_ref().map(|slides| SlidesReport {
+                width: slides.bags.width(),
+                dtype: slides.bags.dtype(),
+                instances: slides.bags.ragged().rows(),
+                shortest: slides.bags.ragged().iter().map(|b| b.len()).filter(|&n| n > 0).min().unwrap_or(0),
+                longest: slides.bags.ragged().longest(),
+            }),
+            without_slides: loaded.without_slides.iter().map(case).collect(),
+            missing_slides: loaded
+                .slides
+                .as_ref()
+                .map_or_else(Vec::new, |s| s.missing.iter().map(|(_, slide)| slide.clone()).collect()),
+            non_finite: loaded.problems.0.iter().filter_map(NonFinite::of).collect(),
+            problems: loaded.problems.sentences(),
+            warnings: Vec::new(),
+        };
+        report.warn(loaded);
+        report
+    }
+
+    fn warn(&mut self, loaded: &Loaded) {
+        let mut warn = |sentence: String| self.warnings.push(sentence);
+        match self.event_rate {
+            Some(rate) if rate > SUSPICIOUS_RATE => warn(format!(
+                "{:.0} % of the patients have an event: is the column one of censoring (1 = censored)? then name it as censored = ",
+                100.0 * rate
+            )),
+            Some(0.0) => warn("no patient has an event: nothing can be learnt from this cohort".into()),
+            _ => {}
+        }
+        if let Some(rna) = &loaded.rna {
+            let largest = rna.values.host().iter().fold(0f32, |m, x| m.max(x.abs()));
+            if largest > SUSPICIOUS_EXPRESSION && rna.clip.is_none() {
+                warn(format!("gene expression reaches {largest}: set clip in [rna], such as [-6.0, 6.0] for z-scores"));
+            }
+            let unmeasured: Vec<&str> = loaded
+                .signatures
+                .iter()
+                .flatten()
+                .filter(|s| s.columns(&rna.genes).is_empty())
+                .map(|s| s.name.as_str())
+                .collect();
+            if !unmeasured.is_empty() {
+                let (n, names) = (unmeasured.len(), unmeasured.join(", "));
+                warn(format!("{n} signatures have no measured gene: {names}"));
+            }
+        }
+        if !self.missing_slides.is_empty() && self.sound {
+            warn(format!("{} slides of the clinical table are not in the folder", self.missing_slides.len()));
+        }
+    }
+}
+
+impl NonFinite {
+    fn of(problem: &Problem) -> Option<NonFinite> {
+        match problem {
+            Problem::FeatureNotFinite { file, name, row, column, value, rows } => Some(NonFinite {
+                file: file.clone(),
+                name: name.clone(),
+                row: *row,
+                column: *column,
+                value: value.to_string(),
+                rows: *rows,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The first time at which the Kaplan-Meier estimate of not yet being censored is one half or less.
+fn median_follow_up(outcomes: &[(f64, bool)]) -> Option<f64> {
+    let mut sorted = outcomes.to_vec();
+    sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let mut at_risk = sorted.len();
+    let mut followed = 1.0;
+    for tied in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let censored = tied.iter().filter(|(_, event)| !event).count();
+        followed *= 1.0 - censored as f64 / at_risk as f64;
+        if followed <= 0.5 {
+            return Some(tied[0].0);
+        }
+        at_risk -= tied.len();
+    }
+    None
+}

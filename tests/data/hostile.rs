@@ -1,0 +1,130 @@
+//! Files that are cut short, lie or are scribbled over: refused or read, but never a panic and never a huge allocation.
+
+use onkos::data::{Cohort, Problem, Split, check};
+use proptest::prelude::*;
+
+use crate::study::{Study, bags, features};
+
+fn with_bags(bytes: &[u8]) -> Vec<Problem> {
+    let study = Study::new();
+    study.write("bags.safetensors", bytes);
+    study.problems()
+}
+
+/// A safetensors file with a header as given.
+fn file(header: &str, payload: usize) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; payload]].concat()
+}
+
+#[test]
+fn a_safetensors_file_cut_anywhere_is_refused() {
+    let whole = bags(&features(), &[0, 2, 3, 6]);
+    let study = Study::new();
+    for end in 0..whole.len() {
+        study.write("bags.safetensors", &whole[..end]);
+        let found = study.problems();
+        assert!(matches!(found[..], [Problem::Extent { .. }]), "cut at {end}: {found:#?}");
+    }
+    let longer = [&whole[..], &[0]].concat();
+    assert!(matches!(with_bags(&longer)[..], [Problem::Extent { .. }]));
+}
+
+#[test]
+fn claimed_extents_are_not_believed() {
+    let huge = u64::MAX;
+    for header in [
+        // A header that is longer than the file, or than any file.
+        [&huge.to_le_bytes()[..], b"{}"].concat(),
+        [&99_000_000u64.to_le_bytes()[..], b"{}"].concat(),
+        // Extents whose sums and products overflow, on their own and together with the length of the header.
+        file(&format!(r#"{{"features":{{"dtype":"U8","shape":[{huge}],"data_offsets":[0,{huge}]}}}}"#), 0),
+        file(r#"{"features":{"dtype":"F16","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#, 0),
+        file(
+            r#"{"features":{"dtype":"F32","shape":[9223372036854775807],"data_offsets":[0,18446744073709551612]}}"#,
+            0,
+        ),
+        file(r#"{"features":{"dtype":"F16","shape":[1,1],"data_offsets":[2,0]}}"#, 2),
+        file(r#"{"features":{"dtype":"F16","shape":[1,1],"data_offsets":[2,4]}}"#, 4),
+        file(r#"{"features":{"dtype":"F16","shape":[2,1],"data_offsets":[0,2]}}"#, 2),
+        file(r#"{"features":{"dtype":"F16","shape":[-1],"data_offsets":[0,2]}}"#, 2),
+        file(r#"{"features":[]}"#, 0),
+        file("[[[[", 0),
+        file(&"[".repeat(100_000), 0),
+        b"\x89HDF\r\n\x1a\n and more of it".to_vec(),
+    ] {
+        let found = with_bags(&header);
+        assert!(matches!(found[..], [Problem::Header { .. } | Problem::Extent { .. }]), "{found:#?}");
+    }
+}
+
+#[test]
+fn the_payload_may_lie_at_any_alignment() {
+    // The header is padded with blanks to every remainder of eight.
+    let whole = bags(&features(), &[0, 2, 3, 6]);
+    let length = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let expected = Study::new().open().unwrap().slides.unwrap().gather(&[2, 0]);
+    for pad in 0..8 {
+        let mut bytes = ((length + pad) as u64).to_le_bytes().to_vec();
+        bytes.extend(&whole[8..8 + length]);
+        bytes.extend(vec![b' '; pad]);
+        bytes.extend(&whole[8 + length..]);
+        let study = Study::new();
+        study.write("bags.safetensors", &bytes);
+        assert_eq!(study.open().unwrap().slides.unwrap().gather(&[2, 0]), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn scribbled_files_never_panic(
+        name in prop::sample::select(vec!["cohort.toml", "clinical.csv", "genes.txt", "signatures.csv", "rna.safetensors", "bags.safetensors"]),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let study = Study::new();
+        let mut bytes = std::fs::read(study.path(name)).unwrap();
+        for (place, bit) in flips {
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1 << bit;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        study.write(name, &bytes);
+        let report = check(study.path("cohort.toml"));
+        match study.open() {
+            Ok(cohort) => {
+                prop_assert!(report.sound);
+                if let Some(bags) = &cohort.slides {
+                    let all: Vec<usize> = (0..cohort.len()).collect();
+                    prop_assert_eq!(bags.gather(&all).0.rows(), bags.ragged().rows());
+                }
+            }
+            Err(error) => prop_assert!(!report.sound && !error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn splits_out_of_noise_never_panic(text in "\\PC{0,200}|(train|val|test|A|B|C|,|\n){0,40}") {
+        let study = Study::new();
+        study.write("split.csv", &text);
+        study.write("split.json", &text);
+        let patients = study.open().unwrap().patients;
+        let _ = Split::read(&study.path("split.csv"), 0, &patients);
+        prop_assert!(Split::read(&study.path("split.json"), 0, &patients).is_err());
+    }
+}
+
+#[test]
+fn a_folder_in_place_of_a_file_is_refused() {
+    for name in ["cohort.toml", "clinical.csv", "genes.txt", "rna.safetensors", "bags.safetensors"] {
+        let study = Study::new();
+        std::fs::remove_file(study.path(name)).unwrap();
+        std::fs::create_dir(study.path(name)).unwrap();
+        let found = study.problems();
+        assert!(matches!(found[..], [Problem::Unreadable { .. }]), "{name}: {found:#?}");
+    }
+    assert!(Cohort::open(std::env::temp_dir()).is_err());
+}
