@@ -7,6 +7,7 @@ pub mod error;
 pub mod features;
 pub mod metrics;
 pub mod ops;
+pub mod optim;
 pub mod rng;
 pub mod shape;
 pub mod tape;
