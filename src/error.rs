@@ -129,6 +129,16 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The state of an optimiser does not fit the model that it was given for.
+    #[error(
+        "optimiser state: {name} {why}; resume with the model and the optimiser that the checkpoint was written by"
+    )]
+    State {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]
     Device {
