@@ -59,7 +59,12 @@ pub struct InputConfig {
 
 impl Default for InputConfig {
     fn default() -> InputConfig {
-        InputConfig { modalities: Vec::new(), rna_scaling: Scaling::Zscore, missing_genes: MissingGenes::Refuse, standardize_patches: true }
+        InputConfig {
+            modalities: Vec::new(),
+            rna_scaling: Scaling::Zscore,
+            missing_genes: MissingGenes::Refuse,
+            standardize_patches: true,
+        }
     }
 }
 
@@ -184,7 +189,12 @@ impl RunConfig {
                 t.learning_rate.to_string(),
             ),
             ("train.clip_norm", finite_not_negative(t.clip_norm), "finite and not negative", t.clip_norm.to_string()),
-            ("train.validation", (0.0..1.0).contains(&t.validation), "at least 0 and below 1", t.validation.to_string()),
+            (
+                "train.validation",
+                (0.0..1.0).contains(&t.validation),
+                "at least 0 and below 1",
+                t.validation.to_string(),
+            ),
             (
                 "train.modality_dropout",
                 (0.0..1.0).contains(&t.modality_dropout),
@@ -231,6 +241,9 @@ mod tests {
     fn settings_out_of_range_are_named() {
         let mut config = RunConfig::default();
         config.train.validation = 1.0;
-        assert_eq!(config.check().unwrap_err().to_string(), "train.validation must be at least 0 and below 1, but is 1");
+        assert_eq!(
+            config.check().unwrap_err().to_string(),
+            "train.validation must be at least 0 and below 1, but is 1"
+        );
     }
 }

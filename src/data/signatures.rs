@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::problem::{Problem, Problems};
 use super::table::Table;
 
 /// A set of genes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// What the set is called.
     pub name: String,

@@ -29,7 +29,8 @@ impl<T> Figure<T> {
         }
     }
 
-    fn of<E: std::fmt::Display>(result: Result<T, E>) -> Figure<T> {
+    /// The value of a result, or the sentence of its error.
+    pub fn of<E: std::fmt::Display>(result: Result<T, E>) -> Figure<T> {
         match result {
             Ok(value) => Figure::Value(value),
             Err(why) => Figure::Undefined { undefined: why.to_string() },
@@ -157,8 +158,8 @@ impl Evaluation<'_> {
         let times = evaluation_times(self.time, self.event);
         let tau = times.last().copied();
         let pairs = harrell(outcome, self.risk)?;
-        let concordance = pairs.index().map_err(Error::from).and_then(|_| self.interval()).map(|interval| {
-            ConcordanceFigure {
+        let concordance =
+            pairs.index().map_err(Error::from).and_then(|_| self.interval()).map(|interval| ConcordanceFigure {
                 index: interval.estimate,
                 lower: interval.lower,
                 upper: interval.upper,
@@ -169,8 +170,7 @@ impl Evaluation<'_> {
                 discordant: pairs.discordant,
                 tied_risk: pairs.tied_risk,
                 tied_time: pairs.tied_time,
-            }
-        });
+            });
         let auc = cumulative_dynamic_auc(outcome, outcome, self.risk, &times).map(|auc| OverTime {
             values: auc.auc.into_iter().map(Figure::of).collect(),
             summary: Figure::of(auc.mean),
@@ -203,8 +203,7 @@ impl Evaluation<'_> {
         let Some(survival) = self.survival else {
             return Figure::Undefined { undefined: "the model gives risks and no survival probabilities".into() };
         };
-        let table: Vec<f64> =
-            (0..self.time.len()).flat_map(|i| times.iter().map(move |&t| survival(i, t))).collect();
+        let table: Vec<f64> = (0..self.time.len()).flat_map(|i| times.iter().map(move |&t| survival(i, t))).collect();
         Figure::of(brier(outcome, outcome, times, &table).map(|scores| OverTime {
             summary: Figure::of(scores.integrated()),
             values: scores.scores.into_iter().map(Figure::of).collect(),
@@ -240,8 +239,9 @@ impl Evaluation<'_> {
 fn evaluation_times(time: &[f64], event: &[bool]) -> Vec<f64> {
     let mut events: Vec<f64> = time.iter().zip(event).filter(|(_, e)| **e).map(|(t, _)| *t).collect();
     events.sort_by(f64::total_cmp);
-    let mut times: Vec<f64> =
-        DECILES.filter_map(|d| events.get((events.len() * d / 10).min(events.len().saturating_sub(1))).copied()).collect();
+    let mut times: Vec<f64> = DECILES
+        .filter_map(|d| events.get((events.len() * d / 10).min(events.len().saturating_sub(1))).copied())
+        .collect();
     times.dedup();
     times
 }

@@ -110,8 +110,7 @@ impl Source<f32> for CohortSource<'_> {
             let width = expression.scaled.matrix().1;
             let rows = patients.iter().zip(&shown).filter(|(_, shown)| shown.0);
             let row = |(&p, _): (&usize, _)| &expression.scaled.host()[p * width..(p + 1) * width];
-            let values: Vec<f32> =
-                rows.map(row).flat_map(|row| expression.columns.iter().map(|&c| row[c])).collect();
+            let values: Vec<f32> = rows.map(row).flat_map(|row| expression.columns.iter().map(|&c| row[c])).collect();
             let rows = Ragged::from_lengths(shown.iter().map(|s| usize::from(s.0)));
             let shape = [rows.rows(), expression.columns.len()];
             Tensor::new(&shape, values).map(|values| Genes { values, rows })

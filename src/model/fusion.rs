@@ -15,12 +15,12 @@
 //! ```
 //!
 //! A patient without one modality has an empty bag of it: its pooled vector is zero and its flag says so. With
-//! `modality_dropout` training takes a modality away at random from patients who have both, so that the head has seen
-//! what a cohort without it will bring.
+//! `train.modality_dropout` one modality is hidden at random from patients who have both, so that the head has seen what
+//! a cohort without it will bring.
 //!
 //! There is no layer norm between CADE and the pooling: CADE replaces a token `m + s z` by `m' + s' z`, and a layer norm
 //! of either is the same up to its epsilon, so the entanglement would be undone. (In the published host a layer norm
-//! follows at once: see method notes in `docs/numerics.md`.)
+//! follows at once; `docs/numerics.md` derives what that means.)
 
 use serde::{Deserialize, Serialize};
 
@@ -149,9 +149,7 @@ impl<T: Real> Fusion<T> {
         let c = config.clone();
         let pool = |b: &mut Builder<T>| AttentionPool::new(b, "pool", c.width, c.attention_width, c.heads, c.gated);
         let genes = shape.genes.as_ref().map(|widths| {
-            b.scope("genes", |b| {
-                (GeneNets::new(b, widths.clone(), c.gene_hidden, c.width, c.gene_dropout), pool(b))
-            })
+            b.scope("genes", |b| (GeneNets::new(b, widths.clone(), c.gene_hidden, c.width, c.gene_dropout), pool(b)))
         });
         let patches = shape.patches.as_ref().map(|patches| {
             b.scope("patches", |b| {
@@ -181,11 +179,10 @@ impl<T: Real> Fusion<T> {
         let draws = |purpose: &str| pass.draws(purpose).map(|d| BagDraws::new(d, batch.patients.as_slice()));
         let genes = self.gene_tokens(pass, batch)?;
         let patches = self.patch_tokens(pass, batch)?;
-        let (genes, patches) = self.rebalance(pass, genes, patches, draws)?;
+        let (genes, patches) = self.rebalance(pass, genes, patches, &draws)?;
         let (genes, patches) = match (genes, patches, &c.cade) {
             (Some(g), Some(p), Some(cade)) => {
-                let (rows_g, rows_p) =
-                    cade.forward(pass.tape, &g.rows, &g.bags, &p.rows, &p.bags, draws("cade").as_ref())?;
+                let [rows_g, rows_p] = self.entangle(pass, cade, [&g, &p], &draws)?;
                 (Some(Tokens { rows: rows_g, ..g }), Some(Tokens { rows: rows_p, ..p }))
             }
             (genes, patches, _) => (genes, patches),
@@ -232,7 +229,7 @@ impl<T: Real> Fusion<T> {
         pass: &Pass<'_, T>,
         genes: Option<Tokens<T>>,
         patches: Option<Tokens<T>>,
-        draws: impl Fn(&str) -> Option<BagDraws>,
+        draws: &impl Fn(&str) -> Option<BagDraws>,
     ) -> Result<(Option<Tokens<T>>, Option<Tokens<T>>)> {
         let (strong_draws, weak_draws) = (draws("sdir.patches"), draws("sdir.genes"));
         let genes = match (genes, self.config.sdir.genes) {
@@ -259,6 +256,26 @@ impl<T: Real> Fusion<T> {
             (tokens, _) => tokens,
         };
         Ok((genes, patches))
+    }
+
+    fn entangle(
+        &self,
+        pass: &Pass<'_, T>,
+        cade: &Cade,
+        [genes, patches]: [&Tokens<T>; 2],
+        draws: &impl Fn(&str) -> Option<BagDraws>,
+    ) -> Result<[Var<T>; 2]> {
+        // Which tokens SDIR left alive, drawn again with the same numbers: only looked at if dead ones must not give.
+        let keep = |sdir: Option<Sdir>, tokens: &Tokens<T>, name: &str| match sdir {
+            Some(sdir) if cade.skip_dead_donors => sdir.keep_mask(&tokens.bags, draws(name).as_ref()),
+            _ => Ok(vec![true; tokens.bags.rows()]),
+        };
+        let alive = [
+            keep(self.config.sdir.genes, genes, "sdir.genes")?,
+            keep(self.config.sdir.patches, patches, "sdir.patches")?,
+        ];
+        let (rows, bags) = ([&genes.rows, &patches.rows], [&genes.bags, &patches.bags]);
+        cade.forward(pass.tape, rows, bags, Some([&alive[0], &alive[1]]), draws("cade").as_ref())
     }
 
     /// Pools the tokens of each patient into `parts`, with a flag that says who has any; gives the attention.

@@ -118,7 +118,8 @@ impl Recipe {
         if (self.loss == Loss::Nll) != self.bins.is_some() {
             return Err("its loss and its time bins do not go together".into());
         }
-        if self.genes.as_ref().is_some_and(|g| g.signatures.is_empty()) || (self.genes.is_none() && self.patches.is_none())
+        if self.genes.as_ref().is_some_and(|g| g.signatures.is_empty())
+            || (self.genes.is_none() && self.patches.is_none())
         {
             return Err("it has no inputs".into());
         }

@@ -4,7 +4,9 @@ use super::{Builder, Init, ParamId, Pass};
 use crate::element::Real;
 use crate::error::Result;
 use crate::features::Rows;
-use crate::ops::{Activation, Affine, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, Linear, Standardize};
+use crate::ops::{
+    Activation, Affine, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, Linear, Standardize,
+};
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -72,6 +74,7 @@ impl<T: Real> Dense<T> {
 pub struct GeneNets {
     widths: Ragged,
     hidden: usize,
+    width: usize,
     first: (ParamId, ParamId),
     second: (ParamId, ParamId),
     noise: String,
@@ -94,7 +97,7 @@ impl GeneNets {
         let first = layer(b, "first", genes, hidden, typical);
         let second = layer(b, "second", nets * hidden, width, hidden);
         let dropout = Dropout { p: dropout, kind: DropoutKind::Alpha };
-        GeneNets { widths, hidden, first, second, noise: b.path().into(), dropout }
+        GeneNets { widths, hidden, width, first, second, noise: b.path().into(), dropout }
     }
 
     /// The number of tokens of a patient: one a signature, `S`.
@@ -112,12 +115,15 @@ impl GeneNets {
             let draws = pass.draws(&format!("{}{name}", self.noise)).map(|d| BagDraws::new(d, patients));
             self.dropout.forward(pass.tape, x, bags, draws.as_ref())
         };
-        let x = op.forward(pass.tape, x, &self.widths, pass.param(self.first.0), pass.param(self.first.1))?;
+        let layer = |x: &Var<T>, groups: &Ragged, outputs: usize, (w, b): (ParamId, ParamId)| {
+            op.forward(pass.tape, x, groups, outputs, pass.param(w), Some(pass.param(b)))
+        };
+        let x = layer(x, &self.widths, self.hidden, self.first)?;
         let x = drop(&x, "first.dropout")?;
         let (nets, rows) = (self.tokens(), x.value().matrix().0);
         let x = pass.tape.reshape(&x, &[rows / nets.max(1), nets * self.hidden])?;
         let each = Ragged::uniform(nets, self.hidden);
-        let x = op.forward(pass.tape, &x, &each, pass.param(self.second.0), pass.param(self.second.1))?;
+        let x = layer(&x, &each, self.width, self.second)?;
         drop(&x, "second.dropout")
     }
 }

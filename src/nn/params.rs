@@ -130,9 +130,7 @@ impl<T: Real> Builder<T> {
                 match init {
                     Init::Zeros => Tensor::zeros(shape),
                     Init::Ones => Tensor::full(shape, T::one()),
-                    Init::Normal(deviation) => {
-                        Tensor::from_fn(shape, |i| T::of(deviation * stream.normal(i as u64)))
-                    }
+                    Init::Normal(deviation) => Tensor::from_fn(shape, |i| T::of(deviation * stream.normal(i as u64))),
                 }
             }
             Start::Stored { tensors, wrong } => match tensors.remove(&name) {

@@ -19,7 +19,7 @@ use crate::evaluate::{Figure, median};
 use crate::metrics::{Outcome, harrell};
 use crate::model::{CohortSource, Model, Predictor, Recipe};
 use crate::nn::{Builder, Noise, Params};
-use crate::ops::cox::{Cox, Normalisation, Outcomes, Plan};
+use crate::ops::cox::{Baseline, Cox, Normalisation, Outcomes, Plan};
 use crate::optim::{Parameter, clip_global_norm};
 
 /// What one epoch did.
@@ -97,7 +97,11 @@ pub fn train(
     config.check()?;
     let t = &config.train;
     if !split.train.iter().any(|&p| cohort.patients[p].event) {
-        return Err(Error::Setting { name: "training patients", want: "such that one has an event", value: "none".into() });
+        return Err(Error::Setting {
+            name: "training patients",
+            want: "such that one has an event",
+            value: "none".into(),
+        });
     }
     let mut recipe = Recipe::fit(config, cohort, &split.train)?;
     let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
@@ -108,7 +112,7 @@ pub fn train(
         None => Vec::new(),
     };
     let objective = Objective::new(t, cohort.times(), cohort.events(), bin);
-    let mut fit = Fit { config, model: &model, source: &source, objective: &objective, split };
+    let fit = Fit { config, model: &model, source: &source, recipe: &recipe, objective: &objective, split };
 
     let batching = Batching { patients: t.batch, patches: t.patches_per_batch };
     let event: Vec<bool> = split.train.iter().map(|&p| cohort.patients[p].event).collect();
@@ -183,7 +187,8 @@ pub fn train(
         }
     }
     let (_, kept_epoch, params) = best.expect("a training has at least one epoch");
-    fit.finish(&mut recipe, &params, batching)?;
+    let (median_risk, baseline) = fit.references(&params, batching)?;
+    (recipe.median_risk, recipe.baseline) = (median_risk, baseline);
     Ok(Trained { predictor: Predictor { recipe, model, params }, history, kept_epoch })
 }
 
@@ -192,6 +197,7 @@ struct Fit<'a> {
     config: &'a RunConfig,
     model: &'a Model<f32>,
     source: &'a CohortSource<'a>,
+    recipe: &'a Recipe,
     objective: &'a Objective,
     split: &'a Split,
 }
@@ -233,14 +239,14 @@ impl Fit<'_> {
             return Err(Error::Setting { name: "train.validation", want, value });
         }
         let (time, event) = self.outcome(patients);
-        let risk: Vec<f64> = self.risks(&prediction);
+        let risk = self.risks(&prediction);
         let concordance = harrell(Outcome::new(&time, &event)?, &risk)?.index();
         Ok(Some(ValidationRecord { loss, concordance: Figure::of(concordance) }))
     }
 
     fn risks(&self, prediction: &crate::Tensor<f32>) -> Vec<f64> {
         let width = prediction.matrix().1.max(1);
-        prediction.host().chunks(width).map(|row| self.objective.risk(row)).collect()
+        prediction.host().chunks(width).map(|row| self.recipe.risk(row)).collect()
     }
 
     /// What the kept epoch has least of.
@@ -254,18 +260,17 @@ impl Fit<'_> {
         }
     }
 
-    /// Reads the risks of the training patients once more: their median and the baseline hazard.
-    fn finish(&mut self, recipe: &mut Recipe, params: &Params<f32>, batching: Batching) -> Result<()> {
+    /// What later risks are read against: the median risk of the training patients and their baseline hazard.
+    fn references(&self, params: &Params<f32>, batching: Batching) -> Result<(f64, Option<Baseline>)> {
         let patients = &self.split.train;
-        let prediction = self.predictions(params, patients, batching)?;
-        let risk = self.risks(&prediction);
-        recipe.median_risk = median(&risk).unwrap_or(0.0);
-        if recipe.bins.is_none() {
-            let (time, event) = self.outcome(patients);
-            let cox = Cox { ties: self.config.train.ties, normalisation: Normalisation::PerEvent };
-            let baselines = cox.baseline(&Plan::new(&Outcomes::new(&time, &event))?, &risk)?;
-            recipe.baseline = baselines.into_iter().next();
+        let risk = self.risks(&self.predictions(params, patients, batching)?);
+        let median = median(&risk).unwrap_or(0.0);
+        if self.recipe.bins.is_some() {
+            return Ok((median, None));
         }
-        Ok(())
+        let (time, event) = self.outcome(patients);
+        let cox = Cox { ties: self.config.train.ties, normalisation: Normalisation::PerEvent };
+        let baselines = cox.baseline(&Plan::new(&Outcomes::new(&time, &event))?, &risk)?;
+        Ok((median, baselines.into_iter().next()))
     }
 }

@@ -4,6 +4,7 @@
 
 mod add;
 mod attention_mil;
+mod cade;
 mod concat;
 mod dropout;
 mod grouped_linear;

@@ -1,0 +1,286 @@
+//! CADE, cancer-aware distribution entanglement: tokens of two modalities lend each other their mean and deviation.
+//!
+//! # Math
+//! Two sets of tokens of one patient, `F` (`N1 x D`) and `G` (`N2 x D`). Of each token, over its channels:
+//! `mu_i = mean_d F_id`, `sg_i = sqrt(unbiased variance + eps)`, `z_i = (F_i - mu_i) / sg_i`; `x_i = (mu_i, sg_i)`, and
+//! `y_j` likewise of `G`. With a share `lambda_i ~ Beta(alpha, alpha)` and a donor `d(i)` each:
+//!
+//! - published: `(mu', sg')_i = lambda_i x_i + (1 - lambda_i) y_d(i)`, `F'_i = sg'_i z_i + mu'_i`;
+//! - with a kernel, ours: `yb_i` in the place of `y_d(i)`, the mean of all donors with weights
+//!   `w_ij ~ q_j exp(-|a_i - y_j|^2 / (2 h^2))` about the anchor `a_i = (1 - kappa) y_d(i) + kappa x_i`.
+//!
+//! `G'` is made in the same way out of the original statistics of `F` and `G`, not out of `F'`. Pairs of mean and
+//! deviation form a flat plane under the Wasserstein-2 distance of 1-D Gaussians, so both are barycentres there.
+//!
+//! The published form is the code of arXiv 2507.08340 (HopkinsKwong/MCCSDG at 48d5410; there `alpha = 0.1`, a gate of
+//! `p_aug = 0.3`, `eps = 1e-6`, nothing flowing back through the statistics). That paper speaks of a smoothed path of
+//! statistics, but no formula of it could be found and its code has none: [`Bandwidth`], `kappa`,
+//! [`Statistics::Differentiated`] and `skip_dead_donors` are ours.
+//!
+//! # Arguments
+//! | name | shape | unit | constraint |
+//! |---|---|---|---|
+//! | `f` | `[N1, D]` | any | `D >= 2` where anything mixes |
+//! | `f_bags` | `B` bags of `N1` rows | | |
+//! | `g` | `[N2, D]` | of `f` | the same `D` |
+//! | `g_bags` | `B` bags of `N2` rows | | the same patients |
+//! | `keep` | `[N1]`, `[N2]` | | which tokens live after [`Sdir`](super::Sdir); for `skip_dead_donors` only |
+//! | `draws` | `B` patients | | `None`: evaluation, the identity |
+//!
+//! Draws of a patient, each from the stream of a part of the purpose: the gate fires if word 0 of `.gate`, as a number
+//! in `[0, 1)`, is below `p_aug`. The share of token `i` of `F` uses words `64 i .. 64 i + 64` of `.lambda.f` (of `G`:
+//! `.lambda.g`). The order of donors out of `G` sorts its tokens by their words of `.donors.g` (out of `F`:
+//! `.donors.f`), without dead ones if those are skipped; receiver `i` takes entry `i` modulo the length of the order.
+//!
+//! # Result
+//! `F'`, `[N1, D]`, and `G'`, `[N2, D]`. A bag whose gate did not fire, or that lacks tokens (or living donors) in
+//! either set, passes as it is.
+//!
+//! # Gradient
+//! Detached (default): `dL/dF_i = sg'_i / sg_i R_i`, `R = dL/dF'`; nothing reaches the donor. Differentiated: through
+//! `z`, both statistics, the weights and the anchors of both directions. Shares and bandwidth are constants.
+//!
+//! # Numerics
+//! Row sums in the type of the tokens, in sixteen lanes, the variance about the mean; mixing and kernels in f64. A bag
+//! gives the same bits alone and in any batch. A masked token is all zeros: its mean is 0, its deviation `sqrt(eps)`,
+//! and it becomes the constant `(1 - lambda) nu_d(i)`; its `sg' / sg` can reach `1e3`, which the mask before it stops.
+//!
+//! # Cost
+//! Reads the smaller set twice and the larger once, writes both; backward reads and writes each once (differentiated:
+//! reads each twice, and the tokens). A kernel costs `N1 N2` exponentials each way. Keeps one number a token
+//! (differentiated: three, and the tokens).
+//!
+//! # Deviations
+//! The published indices only work for `N1 = N2`, where ours are the same (`equal_lengths_match_the_published_code`);
+//! for other lengths the donor's position is taken modulo the number of donors. Each patient has its own gate and
+//! draws. Published batches have one patient.
+
+mod cpu;
+mod draws;
+mod kernel;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Device;
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::ops::tokens::{BagDraws, columns};
+use crate::shape::Ragged;
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+
+pub use draws::Mixing;
+
+/// How far a receiver looks around its donor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bandwidth {
+    /// It takes its one donor (published).
+    #[default]
+    None,
+    /// This far, in the unit of the tokens; 0 is as [`None`](Self::None).
+    Fixed(f64),
+    /// This many times `sqrt(median_j |y_j - mean y|^2)` of the donors `y` of its bag.
+    Relative(f64),
+}
+
+/// Whether gradients flow through the statistics of tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Statistics {
+    /// They are constants (published).
+    #[default]
+    Detached,
+    /// They are functions of the tokens, of receivers and donors.
+    Differentiated,
+}
+
+/// The entanglement of two modalities: see the [module page](self).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cade {
+    /// Shares are drawn from Beta(alpha, alpha); below 1 most are near 0 or 1.
+    pub alpha: f64,
+    /// The probability that a patient is mixed at all, in `[0, 1]`.
+    pub p_aug: f64,
+    /// Added to variances.
+    pub eps: f64,
+    /// Whether tokens that were masked before never give.
+    pub skip_dead_donors: bool,
+    /// How much of the receiver is in the anchor of the kernel, in `[0, 1]`.
+    pub kappa: f64,
+    /// How far a receiver looks around its donor.
+    pub bandwidth: Bandwidth,
+    /// Whether gradients flow through the statistics.
+    pub statistics: Statistics,
+}
+
+impl Default for Cade {
+    /// As published.
+    fn default() -> Cade {
+        Cade {
+            alpha: 0.1,
+            p_aug: 0.3,
+            eps: 1e-6,
+            skip_dead_donors: false,
+            kappa: 0.0,
+            bandwidth: Bandwidth::None,
+            statistics: Statistics::Detached,
+        }
+    }
+}
+
+impl Cade {
+    /// As published, with donors smoothed half way between the drawn one and the receiver: our preset.
+    pub fn smooth() -> Cade {
+        Cade { kappa: 0.5, bandwidth: Bandwidth::Relative(0.5), ..Cade::default() }
+    }
+
+    /// Refuses settings outside their range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check(&self) -> Result<()> {
+        let setting = |name, want, value: f64| Err(Error::Setting { name, want, value: value.to_string() });
+        for (name, value) in [("cade.alpha", self.alpha), ("cade.eps", self.eps)] {
+            if !(value.is_finite() && value > 0.0) {
+                return setting(name, "finite and positive", value);
+            }
+        }
+        for (name, value) in [("cade.p_aug", self.p_aug), ("cade.kappa", self.kappa)] {
+            if !(0.0..=1.0).contains(&value) {
+                return setting(name, "between 0 and 1", value);
+            }
+        }
+        match self.bandwidth {
+            Bandwidth::Fixed(h) | Bandwidth::Relative(h)
+                if !(h == 0.0 || (kernel::NARROWEST..f64::MAX).contains(&h)) =>
+            {
+                setting("cade.bandwidth", "0, or finite and at least 1e-30", h)
+            }
+            Bandwidth::None | Bandwidth::Fixed(0.0) if self.kappa > 0.0 => {
+                setting("cade.kappa", "0 where there is no bandwidth", self.kappa)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Mixes the two sets in training; gives them as they are in evaluation. `keep` is what masked each set before
+    /// (see [`Sdir::keep_mask`](super::Sdir::keep_mask)); it is looked at for `skip_dead_donors` only, and must be
+    /// there then.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for settings outside their range, [`Error::Shape`] for shapes that do not fit or `D = 1`,
+    /// whose unbiased variance is not defined.
+    pub fn forward<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        [f, g]: [&Var<T>; 2],
+        [f_bags, g_bags]: [&Ragged; 2],
+        keep: Option<[&[bool]; 2]>,
+        draws: Option<&BagDraws>,
+    ) -> Result<[Var<T>; 2]> {
+        self.check()?;
+        columns("cade", "f", f.value(), f_bags)?;
+        columns("cade", "g", g.value(), g_bags)?;
+        let Some(draws) = draws else { return Ok([f.clone(), g.clone()]) };
+        let mixing = self.draw([f_bags, g_bags], keep, draws)?;
+        self.forward_with(tape, [f, g], [&mixing[0], &mixing[1]])
+    }
+
+    /// What [`forward`](Self::forward) draws: how `F` receives, and how `G` does.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for settings outside their range or a `keep` that is missing, [`Error::Shape`] for numbers of
+    /// bags, patients or tokens that do not fit.
+    pub fn draw(
+        &self,
+        [f_bags, g_bags]: [&Ragged; 2],
+        keep: Option<[&[bool]; 2]>,
+        draws: &BagDraws,
+    ) -> Result<[Mixing; 2]> {
+        self.check()?;
+        draws.check("cade", f_bags)?;
+        draws.check("cade", g_bags)?;
+        let keep = match keep.filter(|_| self.skip_dead_donors) {
+            None if self.skip_dead_donors => {
+                let want = "false where no masks of the tokens are given";
+                return Err(Error::Setting { name: "cade.skip_dead_donors", want, value: "true".into() });
+            }
+            None => [None, None],
+            Some(keep) => {
+                for (keep, arg, bags) in [(keep[0], "keep of f", f_bags), (keep[1], "keep of g", g_bags)] {
+                    if keep.len() != bags.rows() {
+                        let want = format!("[{}], one a token", bags.rows());
+                        return Err(Error::Shape { op: "cade", arg, want, got: vec![keep.len()] });
+                    }
+                }
+                keep.map(Some)
+            }
+        };
+        let gates = draws::gates(self, draws);
+        let (f, g) = ((f_bags, "f"), (g_bags, "g"));
+        Ok([draws::mixing(self, [f, g], keep[1], &gates, draws)?, draws::mixing(self, [g, f], keep[0], &gates, draws)?])
+    }
+
+    /// Mixes with explicit draws: `mixing[0]` is how `F` receives, `mixing[1]` how `G` does.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Shape`] if the two mixings are not of the same bags.
+    pub fn forward_with<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        [f, g]: [&Var<T>; 2],
+        [into_f, into_g]: [&Mixing; 2],
+    ) -> Result<[Var<T>; 2]> {
+        self.check()?;
+        check_shapes([f.value(), g.value()], [into_f, into_g])?;
+        if !into_f.active().iter().chain(into_g.active()).any(|active| *active) {
+            return Ok([f.clone(), g.clone()]);
+        }
+        let (op, mixing, device) = (*self, [into_f.clone(), into_g.clone()], tape.device());
+        let [(f_out, f_rows), (g_out, g_rows)] = match device {
+            Device::Cpu => cpu::forward(self, [f.value(), g.value()], [into_f, into_g]),
+        };
+        let out = [f_out, g_out];
+        if op.statistics == Statistics::Detached {
+            let stretch = [f_rows, g_rows].map(|rows| rows.iter().map(cpu::Row::stretch).collect::<Vec<T>>());
+            return Ok(tape.record(&[f, g], out, move |grads| {
+                let back = |k: usize| match device {
+                    Device::Cpu => grads[k].as_ref().map(|grad| cpu::backward_detached(&stretch[k], grad)),
+                };
+                Ok(vec![back(0), back(1)])
+            }));
+        }
+        let x = [f.value().clone(), g.value().clone()];
+        Ok(tape.record(&[f, g], out, move |grads| {
+            let grad = [0, 1].map(|k| grads[k].clone().unwrap_or_else(|| Tensor::zeros(x[k].shape())));
+            let back = match device {
+                Device::Cpu => cpu::backward_full(
+                    &op,
+                    [&x[0], &x[1]],
+                    [&mixing[0], &mixing[1]],
+                    [&f_rows, &g_rows],
+                    [&grad[0], &grad[1]],
+                ),
+            };
+            Ok(back.map(Some).into())
+        }))
+    }
+}
+
+fn check_shapes<T: Real>([f, g]: [&Tensor<T>; 2], [into_f, into_g]: [&Mixing; 2]) -> Result<()> {
+    let d = columns("cade", "f", f, into_f.receivers())?;
+    let shape = |arg, want: String, got: &[usize]| Err(Error::Shape { op: "cade", arg, want, got: got.to_vec() });
+    if columns("cade", "g", g, into_g.receivers())? != d {
+        return shape("g", format!("[{}, {d}]", into_g.receivers().rows()), g.shape());
+    }
+    if into_f.donors() != into_g.receivers() || into_g.donors() != into_f.receivers() {
+        let want = "bags that are the donors of one mixing and the receivers of the other".into();
+        return shape("mixing", want, &[into_f.donors().rows(), into_g.donors().rows()]);
+    }
+    if d < 2 && into_f.receivers().rows() + into_g.receivers().rows() > 0 {
+        return shape("f", "[N1, D] with D >= 2, for a variance over channels".into(), f.shape());
+    }
+    Ok(())
+}
