@@ -152,3 +152,18 @@ fn a_folder_in_place_of_a_file_is_refused() {
     }
     assert!(Cohort::open(std::env::temp_dir()).is_err());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+    for name in ["clinical.csv", "bags.safetensors"] {
+        let study = Study::new();
+        std::fs::remove_file(study.path(name)).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(study.path(name)).status();
+        if !made.is_ok_and(|status| status.success()) {
+            println!("skipped: no mkfifo here");
+            return;
+        }
+        assert!(matches!(study.problems()[..], [Problem::Unreadable { .. }]));
+    }
+}
