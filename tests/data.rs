@@ -17,3 +17,6 @@ mod slides;
 
 #[path = "data/hostile.rs"]
 mod hostile;
+
+#[path = "data/synthetic.rs"]
+mod synthetic;

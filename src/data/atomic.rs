@@ -137,9 +137,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_an_error_and_not_a_short_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let written = (&full).write_all(b"x").map_err(Error::io("/dev/full"));
+        let written = write_file(&path, |_| (&full).write_all(b"x"));
         assert!(matches!(written, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull));
+        assert!(names(folder.path()).is_empty());
     }
 
     #[cfg(unix)]

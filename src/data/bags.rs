@@ -163,3 +163,23 @@ impl FeatureType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fast_look_finds_exactly_what_is_not_finite() {
+        for bits in 0..=u16::MAX {
+            let bytes = bits.to_le_bytes();
+            for dtype in [FeatureType::F16, FeatureType::Bf16] {
+                assert_eq!(dtype.has_non_finite(&bytes), !dtype.read(&bytes).is_finite(), "{dtype} {bits:#x}");
+            }
+            // The upper half decides for f32; the lower half makes a NaN out of an infinity.
+            for lower in [0, 1, u16::MAX] {
+                let x = f32::from_bits(u32::from(bits) << 16 | u32::from(lower));
+                assert_eq!(FeatureType::F32.has_non_finite(&x.to_le_bytes()), !x.is_finite(), "{x}");
+            }
+        }
+    }
+}

@@ -20,10 +20,34 @@ pub enum BinRule {
 /// A time before the first edge or after the last falls into the first or the last interval: what is fitted on the
 /// training patients must hold for every other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Bins {
     rule: BinRule,
     edges: Vec<f64>,
+}
+
+/// Bins as someone wrote them down, before their edges are looked at.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    rule: BinRule,
+    edges: Vec<f64>,
+}
+
+impl TryFrom<Written> for Bins {
+    type Error = &'static str;
+    fn try_from(Written { rule, edges }: Written) -> Result<Bins, &'static str> {
+        if edges.len() >= 3 && ascend(&edges) {
+            Ok(Bins { rule, edges })
+        } else {
+            Err("bins must have at least three edges, each above the one before")
+        }
+    }
+}
+
+/// Whether each is above the one before. NaN is above nothing.
+fn ascend(edges: &[f64]) -> bool {
+    edges.windows(2).all(|w| w[0] < w[1])
 }
 
 impl Bins {
@@ -49,8 +73,6 @@ impl Bins {
             return Err(few());
         }
         let mut edges: Vec<f64> = (0..=bins).map(|b| quantile(&uncensored, b as f64 / bins as f64)).collect();
-        // NaN is not below anything either.
-        let ascend = |edges: &[f64]| edges.windows(2).all(|w| w[0] < w[1]);
         if !ascend(&edges) {
             return Err(few());
         }
@@ -62,7 +84,7 @@ impl Bins {
             }
             BinRule::Mmp => (-1e-6, 1e6),
         };
-        // With `Mmp`, times beyond 1e6 leave the last interval empty.
+        // With `Mmp`, times beyond 1e6 leave the last interval upside down.
         if ascend(&edges) { Ok(Bins { rule, edges }) } else { Err(few()) }
     }
 
@@ -143,5 +165,8 @@ mod tests {
         let text = serde_json::to_string(&bins).unwrap();
         assert!(text.contains("\"mmp\""));
         assert_eq!(serde_json::from_str::<Bins>(&text).unwrap(), bins);
+        for edges in ["[]", "[1,2]", "[1,3,2]", "[1,1,2]"] {
+            assert!(serde_json::from_str::<Bins>(&format!(r#"{{"rule":"mmp","edges":{edges}}}"#)).is_err());
+        }
     }
 }

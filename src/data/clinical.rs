@@ -1,7 +1,7 @@
 //! The table of patients.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::file::ClinicalFile;
 use super::problem::{Problem, Problems};
@@ -26,7 +26,6 @@ pub struct Patient {
 
 /// The clinical table as read: one patient a row, also where the row has problems, so that tables in row order align.
 pub(crate) struct Clinical {
-    pub(crate) file: PathBuf,
     pub(crate) patients: Vec<Patient>,
     /// Whether time and outcome of the row were sound.
     pub(crate) sound: Vec<bool>,
@@ -77,7 +76,7 @@ impl Clinical {
                 slides: slides.flatten().map_or_else(Vec::new, |c| slide_names(row.cell(c))),
             });
         }
-        Some(Clinical { file: file.into(), patients, sound })
+        Some(Clinical { patients, sound })
     }
 }
 

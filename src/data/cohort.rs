@@ -162,9 +162,9 @@ impl Loaded {
             self.files.extend(slides.files.iter().cloned());
             let empty = slides.bags.ragged().iter().enumerate().filter(|(_, rows)| rows.is_empty());
             self.without_slides = empty.map(|(patient, _)| patient).collect();
+            let source = section.file.as_ref().or(section.dir.as_ref());
+            let source = source.map_or_else(|| folder.into(), |s| folder.join(s));
             if section.missing == MissingSlides::Error {
-                let source = section.file.as_ref().or(section.dir.as_ref());
-                let source = source.map_or_else(|| folder.into(), |s| folder.join(s));
                 for &patient in &self.without_slides {
                     let case = clinical.patients[patient].case.clone();
                     problems.push(Problem::NoSlides { file: source.clone(), case });
@@ -174,7 +174,7 @@ impl Loaded {
                     problems.push(Problem::MissingSlide { file: source.clone(), slide: slide.clone() });
                 }
             } else if self.without_slides.len() == clinical.patients.len() {
-                problems.push(Problem::EmptyTable { file: clinical.file.clone() });
+                problems.push(Problem::NobodyLeft { file: source });
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A file as memory, read by the system as it is touched: files may be larger than the memory of the machine.
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
@@ -13,10 +13,11 @@ pub(crate) struct Map(memmap2::Mmap);
 impl Map {
     /// Maps a whole file. What is not a regular file (a folder, a pipe, a device without end) is refused.
     pub(crate) fn open(path: &Path) -> io::Result<Map> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        // Before it is opened: that of a pipe would wait for someone to write to it.
+        if !fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
+        let file = File::open(path)?;
         // SAFETY: the map is read-only and its bytes are only ever read as plain numbers, for which every bit pattern
         // is valid, so the contents need no guarantee. That nobody shortens the file while the map lives is the user's
         // to guarantee: the documentation of `Cohort::open` asks for it, and our own writers replace files by

@@ -18,6 +18,7 @@ mod scaler;
 mod signatures;
 mod slides;
 mod splits;
+mod synthetic;
 mod table;
 mod tensors;
 
@@ -34,3 +35,4 @@ pub use rna::Rna;
 pub use scaler::{MissingGenes, Scaler, Scaling};
 pub use signatures::Signature;
 pub use splits::Split;
+pub use synthetic::SyntheticStudy;

@@ -116,6 +116,9 @@ pub enum Problem {
     /// A patient has no slides.
     #[error("{}: no slides of {case}; add them, or set missing = \"drop\" in [slides]", file.display())]
     NoSlides { file: PathBuf, case: String },
+    /// Every patient would be dropped.
+    #[error("{}: no patient has slides, so missing = \"drop\" in [slides] leaves nobody", file.display())]
+    NobodyLeft { file: PathBuf },
     /// A slide that the clinical table names is not in the folder.
     #[error("{}: no file {slide}.safetensors; add it or take the slide out of the clinical table", file.display())]
     MissingSlide { file: PathBuf, slide: String },

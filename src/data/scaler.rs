@@ -38,7 +38,7 @@ pub enum MissingGenes {
 ///
 /// `y = (clip(x) - shift) * factor`, in f64.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Scaler {
     scaling: Scaling,
     clip: Option<[f32; 2]>,
@@ -46,6 +46,31 @@ pub struct Scaler {
     /// One number a gene.
     shift: Vec<f64>,
     factor: Vec<f64>,
+}
+
+/// A scaler as someone wrote it down, before its parts are held against each other.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    scaling: Scaling,
+    clip: Option<[f32; 2]>,
+    genes: Vec<String>,
+    shift: Vec<f64>,
+    factor: Vec<f64>,
+}
+
+impl TryFrom<Written> for Scaler {
+    type Error = &'static str;
+    fn try_from(Written { scaling, clip, genes, shift, factor }: Written) -> Result<Scaler, &'static str> {
+        if shift.len() != genes.len() || factor.len() != genes.len() {
+            return Err("a scaler must have one shift and one factor a gene");
+        }
+        // A clamp panics on a range that is upside down.
+        if clip.is_some_and(|[low, high]| !matches!(low.partial_cmp(&high), Some(std::cmp::Ordering::Less))) {
+            return Err("a scaler must clip to two numbers, the smaller first");
+        }
+        Ok(Scaler { scaling, clip, genes, shift, factor })
+    }
 }
 
 impl Scaler {
@@ -209,7 +234,12 @@ mod tests {
         let rna = rna(&["A", "B"], &[&[0.1, 2.7], &[3.3, -1.9], &[0.7, 0.2]], Some([-6.0, 6.0]));
         for scaling in [Scaling::Zscore, Scaling::MinmaxGlobal, Scaling::None] {
             let scaler = Scaler::fit(scaling, &rna, &[0, 1, 2]).unwrap();
-            assert_eq!(serde_json::from_str::<Scaler>(&serde_json::to_string(&scaler).unwrap()).unwrap(), scaler);
+            let text = serde_json::to_string(&scaler).unwrap();
+            assert_eq!(serde_json::from_str::<Scaler>(&text).unwrap(), scaler);
+            for (from, to) in [("[\"A\",", "["), ("[-6.0,6.0]", "[6.0,-6.0]"), ("\"shift\"", "\"shifts\"")] {
+                assert!(text.contains(from));
+                assert!(serde_json::from_str::<Scaler>(&text.replace(from, to)).is_err());
+            }
         }
     }
 }

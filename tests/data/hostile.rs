@@ -3,7 +3,7 @@
 use onkos::data::{Cohort, Problem, Split, check};
 use proptest::prelude::*;
 
-use crate::study::{Study, bags, features};
+use crate::study::{Study, bags, features, le};
 
 fn with_bags(bytes: &[u8]) -> Vec<Problem> {
     let study = Study::new();
@@ -74,6 +74,30 @@ fn the_payload_may_lie_at_any_alignment() {
     }
 }
 
+#[test]
+fn a_file_larger_than_memory_is_read_where_it_is_touched() {
+    // 256 GiB of which the disk holds a few kilobytes: the rest is a hole that reads as zeros.
+    let (rows, width) = (1u64 << 32, 32u64);
+    let extent = rows * width * 2;
+    let header = format!(
+        r#"{{"offsets":{{"dtype":"I64","shape":[4],"data_offsets":[0,32]}},"features":{{"dtype":"F16","shape":[{rows},{width}],"data_offsets":[32,{}]}}}}"#,
+        32 + extent
+    );
+    let offsets = [0i64, 2, rows as i64 - 3, rows as i64];
+    let study = Study::new();
+    study.write("bags.safetensors", [&file(&header, 0)[..], &le(&offsets)].concat());
+    let hole = std::fs::OpenOptions::new().write(true).open(study.path("bags.safetensors")).unwrap();
+    let length = 8 + header.len() as u64 + 32 + extent;
+    if let Err(e) = hole.set_len(length) {
+        println!("skipped: no file with a hole of {length} bytes here: {e}");
+        return;
+    }
+    let bags = Cohort::open_unscanned(study.path("cohort.toml")).unwrap().slides.unwrap();
+    let (gathered, ragged) = bags.gather(&[2, 0]);
+    assert_eq!((ragged.offsets(), gathered.width()), (&[0, 3, 5][..], 32));
+    assert_eq!(gathered, onkos::Features::F16(onkos::Tensor::zeros(&[5, 32])));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -127,4 +151,19 @@ fn a_folder_in_place_of_a_file_is_refused() {
         assert!(matches!(found[..], [Problem::Unreadable { .. }]), "{name}: {found:#?}");
     }
     assert!(Cohort::open(std::env::temp_dir()).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+    for name in ["clinical.csv", "bags.safetensors"] {
+        let study = Study::new();
+        std::fs::remove_file(study.path(name)).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(study.path(name)).status();
+        if !made.is_ok_and(|status| status.success()) {
+            println!("skipped: no mkfifo here");
+            return;
+        }
+        assert!(matches!(study.problems()[..], [Problem::Unreadable { .. }]));
+    }
 }

@@ -102,3 +102,13 @@ fn nan_in_a_slide_is_named_with_the_slide() {
     let found = study.problems();
     assert!(matches!(&found[..], [Problem::FeatureNotFinite { name, row: 0, .. }] if name == "a2"), "{found:#?}");
 }
+
+#[test]
+fn a_cohort_of_which_nobody_is_left_is_refused() {
+    let study = folder();
+    study.edit("cohort.toml", "dir = \"slides\"", "dir = \"slides\"\nmissing = \"drop\"");
+    std::fs::remove_dir_all(study.path("slides")).unwrap();
+    assert!(matches!(study.problems()[..], [Problem::Unreadable { .. }]));
+    std::fs::create_dir(study.path("slides")).unwrap();
+    assert!(matches!(study.problems()[..], [Problem::NobodyLeft { .. }]));
+}

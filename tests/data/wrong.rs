@@ -300,6 +300,33 @@ fn nan_in_features_is_named_with_case_row_and_column() {
 }
 
 #[test]
+fn nan_is_found_in_every_part_of_a_long_bag_and_in_every_type() {
+    // Bags are looked at in blocks of a megabyte: these are of several, and the NaN stands around their borders.
+    let rows = 600_000;
+    let offsets = le(&[0i64, 1, 2, rows]);
+    let study = Study::new();
+    for row in [174_761usize, 174_762, 349_525, 599_999] {
+        let mut long = vec![f16::MAX; rows as usize * 3];
+        long[row * 3 + 1] = f16::NAN;
+        study.write("bags.safetensors", bags(&long, &[0, 1, 2, rows]));
+        refused!(study, Problem::FeatureNotFinite { row: r, column: 1, rows: 1, .. } if *r == row);
+    }
+    let mut short = vec![f32::MAX; rows as usize];
+    let file = |dtype, bytes: &[u8]| {
+        tensors(&[("features", dtype, &[rows as usize, 1], bytes), ("offsets", Dtype::I64, &[4], &offsets)])
+    };
+    study.write("bags.safetensors", file(Dtype::F32, &le(&short)));
+    assert!(study.open().is_ok());
+    short[300_000] = f32::NEG_INFINITY;
+    study.write("bags.safetensors", file(Dtype::F32, &le(&short)));
+    refused!(study, Problem::FeatureNotFinite { row: 300_000, value: f32::NEG_INFINITY, .. });
+    let bf16: Vec<half::bf16> =
+        short.iter().map(|&x| half::bf16::from_f32(if x.is_finite() { 1.0 } else { x })).collect();
+    study.write("bags.safetensors", file(Dtype::BF16, &le(&bf16)));
+    refused!(study, Problem::FeatureNotFinite { row: 300_000, .. });
+}
+
+#[test]
 fn a_cohort_without_an_event_is_a_target_but_no_source() {
     let cohort = with_file("clinical.csv", CLINICAL.replace(",1,60", ",0,60").replace("1.0", "0")).open().unwrap();
     match cohort.require_events() {
