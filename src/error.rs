@@ -139,6 +139,20 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A run file is not TOML, or has an unknown or mistyped key.
+    #[error("{}: {why}", path.display())]
+    RunFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        why: String,
+    },
+    /// Two cohorts of one run have the same name.
+    #[error("two cohorts are called {name:?}, so their results would overwrite each other; give each cohort file its own name")]
+    SameName {
+        /// The name.
+        name: String,
+    },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]
     Device {

@@ -81,7 +81,8 @@ pub struct Trained {
     pub kept_epoch: u32,
 }
 
-/// Trains on the training patients of a split and keeps the epoch that the validation patients choose.
+/// Trains on the training patients of a split and keeps the epoch that the validation patients choose. The recipe is
+/// what [`Recipe::fit`] made of the same configuration, cohort and training patients.
 ///
 /// The result depends on the configuration, the cohort and the split alone: not on the number of threads.
 ///
@@ -92,6 +93,7 @@ pub fn train(
     config: &RunConfig,
     cohort: &Cohort,
     split: &Split,
+    mut recipe: Recipe,
     mut observe: impl FnMut(&Progress<'_>),
 ) -> Result<Trained> {
     config.check()?;
@@ -103,7 +105,6 @@ pub fn train(
             value: "none".into(),
         });
     }
-    let mut recipe = Recipe::fit(config, cohort, &split.train)?;
     let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
     let builder = Builder::<f32>::new(config.seed);
     let (model, mut params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
