@@ -148,7 +148,9 @@ pub enum Error {
         why: String,
     },
     /// Two cohorts of one run have the same name.
-    #[error("two cohorts are called {name:?}, so their results would overwrite each other; give each cohort file its own name")]
+    #[error(
+        "two cohorts are called {name:?}, so their results would overwrite each other; give each cohort file its own name"
+    )]
     SameName {
         /// The name.
         name: String,

@@ -1,5 +1,6 @@
 //! Survival prediction from whole-slide images and gene expression.
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
@@ -13,6 +14,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod rng;
+pub mod run;
 pub mod shape;
 pub mod tape;
 pub mod tensor;

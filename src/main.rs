@@ -1,3 +1,7 @@
 //! The program `onkos`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    onkos::cli::run()
+}

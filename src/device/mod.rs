@@ -1,5 +1,9 @@
 //! Where tensors lie and ops run.
 
+mod probe;
+
+pub use probe::{Found, find, memory_bytes, simd_level};
+
 use crate::error::{Error, Result};
 
 /// A device, as a value: the element type of a tensor is a type, its device is not.

@@ -1,0 +1,58 @@
+//! `onkos check`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Global, Outcome, print_json};
+use crate::data::{self, Report};
+use crate::error::Result;
+
+/// Everything that is wrong with a cohort, and what is in it.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Check {
+    /// The cohort files
+    #[arg(value_name = "COHORT.toml", required = true)]
+    cohorts: Vec<PathBuf>,
+}
+
+impl Check {
+    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
+        let reports: Vec<Report> = self.cohorts.iter().map(data::check).collect();
+        if global.json {
+            print_json(&reports);
+        } else {
+            reports.iter().for_each(print);
+        }
+        Ok(if reports.iter().all(|r| r.sound) { Outcome::Done } else { Outcome::Refused })
+    }
+}
+
+fn print(report: &Report) {
+    let name = report.name.as_deref().unwrap_or("?");
+    println!("{name} ({})", report.file.display());
+    let percent = report.event_rate.map_or(String::new(), |r| format!(" ({:.1} %)", 100.0 * r));
+    println!("  {} patients, {} events{percent}", report.patients, report.events);
+    if let Some([first, last]) = report.time_range {
+        let follow_up = report.median_follow_up.map_or("not reached".into(), |m| format!("{m:.4}"));
+        println!("  times {first} to {last}, median follow-up {follow_up}");
+    }
+    match report.genes {
+        Some(genes) => println!("  {genes} genes in {} signatures", report.signatures),
+        None => println!("  no gene expression"),
+    }
+    match &report.slides {
+        Some(s) => println!(
+            "  {} patches of {} {} features, {} to {} a patient",
+            s.instances, s.width, s.dtype, s.shortest, s.longest
+        ),
+        None => println!("  no slides"),
+    }
+    for warning in &report.warnings {
+        println!("  warning: {warning}");
+    }
+    for problem in &report.problems {
+        println!("  wrong: {problem}");
+    }
+    println!("  {}", if report.sound { "nothing is wrong" } else { "correct what is wrong and check again" });
+}

@@ -1,0 +1,54 @@
+//! `onkos doctor`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Global, Outcome, print_json};
+use crate::device;
+use crate::error::Result;
+
+/// What this build and this machine can do.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Doctor {}
+
+#[derive(Debug, Serialize)]
+struct Findings {
+    version: &'static str,
+    target: String,
+    cores: usize,
+    threads: usize,
+    simd: &'static str,
+    memory_bytes: Option<u64>,
+    devices: Vec<device::Found>,
+}
+
+impl Doctor {
+    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
+        let findings = Findings {
+            version: env!("CARGO_PKG_VERSION"),
+            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: rayon::current_num_threads(),
+            simd: device::simd_level(),
+            memory_bytes: device::memory_bytes(),
+            devices: device::find(),
+        };
+        if global.json {
+            print_json(&findings);
+            return Ok(Outcome::Done);
+        }
+        println!("onkos {} on {}", findings.version, findings.target);
+        println!("threads  {} of {} cores", findings.threads, findings.cores);
+        println!("simd     {}", findings.simd);
+        if let Some(bytes) = findings.memory_bytes {
+            println!("memory   {:.1} GiB", super::train::gib(bytes));
+        }
+        for found in &findings.devices {
+            println!("{:<8} {}", found.device, if found.usable { "usable" } else { "not used" });
+            for reason in &found.reasons {
+                println!("         {reason}");
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}

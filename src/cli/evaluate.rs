@@ -1,0 +1,52 @@
+//! `onkos evaluate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Global, Outcome, open_all, print_json, table};
+use crate::error::Result;
+use crate::run::{self, Run};
+use crate::train::Batching;
+
+/// Figures of a trained model on cohorts.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Evaluate {
+    /// The run folder of a training
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// The cohort files to evaluate on
+    #[arg(value_name = "COHORT.toml", required = true)]
+    cohorts: Vec<PathBuf>,
+    /// Bootstrap replicates of each interval
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    replicates: u32,
+}
+
+impl Evaluate {
+    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
+        let Run { config, predictor, .. } = Run::open(&self.run)?;
+        let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
+        let mut all = Vec::new();
+        for cohort in open_all(&self.cohorts)? {
+            let predictions = predictor.predict(&cohort, batching)?;
+            let patients: Vec<usize> = (0..cohort.len()).collect();
+            let replicates = self.replicates;
+            all.push(run::figures(
+                &cohort.name,
+                &cohort,
+                &patients,
+                &predictor,
+                &predictions,
+                replicates,
+                config.seed,
+            )?);
+        }
+        if global.json {
+            print_json(&all);
+        } else {
+            table::print_figures(&all);
+        }
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,126 @@
+//! The command line: parse, call, print. No logic.
+//!
+//! Results go to standard output, as text or with `--json` as one JSON document; progress and errors go to standard
+//! error. The exit code is 0 only on success, and 2 for anything that the user can change.
+
+mod bench;
+mod check;
+mod doctor;
+mod evaluate;
+mod predict;
+mod progress;
+mod quickstart;
+mod table;
+mod train;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::data::{Cohort, Problems};
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// Predicts how long cancer patients live from whole-slide images and gene expression.
+#[derive(Debug, Parser)]
+#[command(name = "onkos", version, about, long_about = None, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// Threads to use; results do not depend on it [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Where to calculate: auto, cpu or cuda:N
+    #[arg(long, global = true, default_value = "auto")]
+    device: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a small synthetic study, train on one of its cohorts and test on the other
+    Quickstart(quickstart::Quickstart),
+    /// Train on one cohort, test on others, and write a run folder
+    Train(train::Train),
+    /// Figures of a trained model on cohorts
+    Evaluate(evaluate::Evaluate),
+    /// Risks of the patients of a cohort, by a trained model
+    Predict(predict::Predict),
+    /// Everything that is wrong with a cohort, and what is in it
+    Check(check::Check),
+    /// What this build and this machine can do
+    Doctor(doctor::Doctor),
+    /// Time each op beside what the machine can do
+    Bench(bench::Bench),
+}
+
+/// Runs the command of this process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = start(&cli.global).and_then(|device| match &cli.command {
+        Command::Quickstart(command) => command.run(&cli.global, device),
+        Command::Train(command) => command.run(&cli.global, device),
+        Command::Evaluate(command) => command.run(&cli.global),
+        Command::Predict(command) => command.run(&cli.global),
+        Command::Check(command) => command.run(&cli.global),
+        Command::Doctor(command) => command.run(&cli.global),
+        Command::Bench(command) => command.run(&cli.global),
+    });
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused) => ExitCode::from(2),
+        Err(error) => {
+            if cli.global.json {
+                println!("{}", serde_json::json!({ "error": error.to_string() }));
+            }
+            eprintln!("onkos: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// How a command ended that said all there is to say.
+enum Outcome {
+    /// Well.
+    Done,
+    /// With something that the user must change; it was printed.
+    Refused,
+}
+
+fn start(global: &Global) -> Result<Device> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ONKOS_LOG").unwrap_or_else(|_| "warn".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    if let Some(threads) = global.threads {
+        // Fails only if a pool is there already, as when a test calls two commands in one process.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    }
+    Device::parse(&global.device)
+}
+
+/// Opens several cohorts, or fails with all problems of all of them.
+fn open_all(paths: &[PathBuf]) -> Result<Vec<Cohort>> {
+    let (mut cohorts, mut problems) = (Vec::new(), Problems::default());
+    for path in paths {
+        match Cohort::open(path) {
+            Ok(cohort) => cohorts.push(cohort),
+            Err(Error::Data(of_this)) => problems.0.extend(of_this.0),
+            Err(other) => return Err(other),
+        }
+    }
+    if problems.is_empty() { Ok(cohorts) } else { Err(problems.into()) }
+}
+
+/// Prints a value as one JSON document.
+fn print_json(value: &impl serde::Serialize) {
+    println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
+}

@@ -1,0 +1,48 @@
+//! `onkos predict`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Global, Outcome, open_all, print_json};
+use crate::error::{Error, Result};
+use crate::run::{self, Run};
+use crate::train::Batching;
+
+/// Risks of the patients of a cohort.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Predict {
+    /// The run folder of a training
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// The cohort file
+    #[arg(value_name = "COHORT.toml")]
+    cohort: PathBuf,
+    /// The table to write: case_id, set, time, event, risk, group
+    #[arg(long, value_name = "risks.csv")]
+    out: PathBuf,
+    /// Write over a table that is there already
+    #[arg(long)]
+    force: bool,
+}
+
+impl Predict {
+    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
+        if !self.force && std::fs::symlink_metadata(&self.out).is_ok() {
+            return Err(Error::Exists { path: self.out.clone() });
+        }
+        let Run { config, predictor, .. } = Run::open(&self.run)?;
+        let cohort = open_all(std::slice::from_ref(&self.cohort))?.remove(0);
+        let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
+        let predictions = predictor.predict(&cohort, batching)?;
+        run::write_risks(&self.out, &cohort, &predictions, predictor.recipe.median_risk, |_| "target")?;
+        let high = predictions.risk.iter().filter(|&&r| r > predictor.recipe.median_risk).count();
+        let (patients, out) = (cohort.len(), self.out.display().to_string());
+        if global.json {
+            print_json(&serde_json::json!({ "cohort": cohort.name, "patients": patients, "high": high, "out": out }));
+        } else {
+            println!("{patients} risks of {}, {high} above the training median: {out}", cohort.name);
+        }
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,62 @@
+//! The bar of a training.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::evaluate::Figure;
+use crate::train::{EpochRecord, Progress};
+
+/// One bar over all epochs: loss, rate and time left; a line an epoch where there is no terminal.
+pub(super) struct Bar {
+    bar: ProgressBar,
+    epochs: u32,
+    plain: bool,
+}
+
+impl Bar {
+    /// `quiet` draws nothing at all.
+    pub(super) fn new(epochs: u32, quiet: bool) -> Bar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let plain = !quiet && bar.is_hidden();
+        if quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} batches  {per_sec}  {eta} left  {msg}");
+        bar.set_style(style.expect("a valid template"));
+        Bar { bar, epochs, plain }
+    }
+
+    /// Shows what a training tells.
+    pub(super) fn show(&self, progress: &Progress<'_>) {
+        match progress {
+            Progress::Batch { epoch, batch, batches, loss } => {
+                self.bar.set_length(*batches as u64 * u64::from(self.epochs));
+                self.bar.set_position((u64::from(*epoch) - 1) * *batches as u64 + *batch as u64);
+                self.bar.set_message(format!("epoch {epoch}/{}  loss {loss:.4}", self.epochs));
+            }
+            Progress::Epoch(record) => {
+                // A log wants some lines, not thousands.
+                let every = self.epochs.div_ceil(20);
+                if self.plain && (record.epoch % every == 0 || record.epoch == self.epochs || record.epoch == 1) {
+                    eprintln!("{}", self.line(record));
+                }
+            }
+        }
+    }
+
+    fn line(&self, record: &EpochRecord) -> String {
+        let validation = record.validation.as_ref().map_or(String::new(), |v| {
+            let c = match &v.concordance {
+                Figure::Value(c) => format!("{c:.3}"),
+                Figure::Undefined { .. } => "-".into(),
+            };
+            format!("  validation loss {:.4}  C {c}", v.loss)
+        });
+        let (epoch, seconds) = (record.epoch, record.seconds);
+        format!("epoch {epoch}/{}  loss {:.4}{validation}  {seconds:.2} s", self.epochs, record.loss)
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

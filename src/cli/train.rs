@@ -1,0 +1,202 @@
+//! `onkos train`.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::progress::Bar;
+use super::{Global, Outcome, open_all, print_json, table};
+use crate::config::{RunConfig, Select};
+use crate::data::{Cohort, RunDir, Split};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::evaluate::Figures;
+use crate::model::{CohortSource, Recipe};
+use crate::run::{self, Manifest};
+use crate::train::{Batching, Progress, train};
+
+/// Train on one cohort, test on others.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Train {
+    /// The cohort file of the source: its patients are split into training and validation
+    #[arg(long, value_name = "COHORT.toml")]
+    pub(super) source: PathBuf,
+    /// A cohort file to test on; may be given several times
+    #[arg(long, value_name = "COHORT.toml")]
+    pub(super) target: Vec<PathBuf>,
+    /// A run file with settings; without it the defaults
+    #[arg(long, value_name = "RUN.toml")]
+    pub(super) config: Option<PathBuf>,
+    /// Passes over the training patients, instead of the run file's
+    #[arg(long, value_name = "N")]
+    pub(super) epochs: Option<u32>,
+    /// The seed, instead of the run file's
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// A split of the source: a table with columns train, val and maybe test, or STAMP's JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) split: Option<PathBuf>,
+    /// Which split of a file that has several
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "split")]
+    pub(super) fold: usize,
+    /// The run folder to make [default: runs/SOURCE-seedN]
+    #[arg(long, value_name = "RUN")]
+    pub(super) out: Option<PathBuf>,
+    /// Bootstrap replicates of each interval
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) replicates: u32,
+}
+
+/// What a training is summed up by.
+#[derive(Debug, Serialize)]
+struct Summary {
+    run: PathBuf,
+    kept_epoch: u32,
+    training_seconds: f64,
+    peak_memory_bytes: Option<u64>,
+    figures: Vec<Figures>,
+}
+
+impl Train {
+    pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
+        let summary = self.train(global, device)?;
+        if global.json {
+            print_json(&summary);
+        } else {
+            table::print_figures(&summary.figures);
+            let memory = summary.peak_memory_bytes.map_or(String::new(), |b| format!(", {:.2} GiB at most", gib(b)));
+            let (epoch, seconds) = (summary.kept_epoch, summary.training_seconds);
+            println!("epoch {epoch} was kept; {seconds:.1} s of training{memory}");
+            println!("run: {}", summary.run.display());
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn config(&self) -> Result<RunConfig> {
+        let mut config = self.config.as_deref().map(run::read_config).transpose()?.unwrap_or_default();
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
+        if config.train.validation == 0.0 && self.split.is_none() {
+            config.train.select = Select::Last;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn split(&self, config: &RunConfig, source: &Cohort) -> Result<Split> {
+        match &self.split {
+            Some(file) => Split::read(file, self.fold, &source.patients),
+            None if config.train.validation == 0.0 => {
+                Ok(Split { train: (0..source.len()).collect(), ..Split::default() })
+            }
+            None => Split::random(&source.patients, config.train.validation, config.seed),
+        }
+    }
+
+    fn train(&self, global: &Global, device: Device) -> Result<Summary> {
+        // Everything that can be refused is refused before anything is trained or made.
+        let config = self.config()?;
+        let paths: Vec<PathBuf> = std::iter::once(&self.source).chain(&self.target).cloned().collect();
+        let cohorts = open_all(&paths)?;
+        let (source, targets) = cohorts.split_first().expect("the source is one of them");
+        source.require_events()?;
+        let mut names: Vec<String> = cohorts.iter().map(|c| run::file_name(&c.name)).collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
+            return Err(Error::SameName { name: twice[0].clone() });
+        }
+        let split = self.split(&config, source)?;
+        let recipe = Recipe::fit(&config, source, &split.train)?;
+        for target in targets {
+            CohortSource::new(&recipe, target)?;
+        }
+        let out = self.out.clone().unwrap_or_else(|| {
+            PathBuf::from("runs").join(format!("{}-seed{}", run::file_name(&source.name), config.seed))
+        });
+        let folder = RunDir::create(out)?;
+        let path = folder.path().to_path_buf();
+
+        let metrics_path = path.join(run::METRICS);
+        let mut metrics = BufWriter::new(File::create(&metrics_path).map_err(Error::io(&metrics_path))?);
+        let mut written = Ok(());
+        let bar = Bar::new(config.train.epochs, global.json);
+        let start = Instant::now();
+        let trained = train(&config, source, &split, recipe, |progress| {
+            bar.show(progress);
+            if let (Progress::Epoch(record), Ok(())) = (progress, &written) {
+                let line = serde_json::to_string(record).expect("plain data");
+                written = writeln!(metrics, "{line}").and_then(|()| metrics.flush());
+            }
+        });
+        bar.finish();
+        let trained = trained?;
+        written.map_err(Error::io(&metrics_path))?;
+        let training_seconds = start.elapsed().as_secs_f64();
+
+        let predictor = &trained.predictor;
+        predictor.save(&path.join(run::MODEL))?;
+        run::write_config(&path, &config)?;
+        run::write_split(&path, source, &split)?;
+        for sub in ["risks", "figures"] {
+            std::fs::create_dir(path.join(sub)).map_err(Error::io(path.join(sub)))?;
+        }
+        let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
+        let mut all = Vec::new();
+        for (number, cohort) in cohorts.iter().enumerate() {
+            let name = run::file_name(&cohort.name);
+            let predictions = predictor.predict(cohort, batching)?;
+            let set = |p: usize| match number {
+                0 => run::sets(&split).iter().find(|(_, set)| set.binary_search(&p).is_ok()).map_or("none", |s| s.0),
+                _ => "target",
+            };
+            let risks = path.join("risks").join(format!("{name}.csv"));
+            run::write_risks(&risks, cohort, &predictions, predictor.recipe.median_risk, set)?;
+            let parts: Vec<(String, Vec<usize>)> = match number {
+                0 => {
+                    let parts = run::sets(&split).into_iter().filter(|(_, set)| !set.is_empty());
+                    parts.map(|(set, patients)| (format!("{name}.{set}"), patients.to_vec())).collect()
+                }
+                _ => vec![(name, (0..cohort.len()).collect())],
+            };
+            for (name, patients) in parts {
+                let figures =
+                    run::figures(&name, cohort, &patients, predictor, &predictions, self.replicates, config.seed)?;
+                run::write_json(&path.join("figures").join(format!("{name}.json")), &figures)?;
+                all.push(figures);
+            }
+        }
+        let mut inputs = Vec::new();
+        for cohort in &cohorts {
+            inputs.extend(cohort.hashes()?);
+        }
+        let peak_memory_bytes = run::peak_memory_bytes();
+        let manifest = Manifest {
+            onkos: env!("CARGO_PKG_VERSION"),
+            command: std::env::args().collect(),
+            device: device.to_string(),
+            simd: crate::device::simd_level(),
+            threads: rayon::current_num_threads(),
+            seed: config.seed,
+            source: source.name.clone(),
+            targets: targets.iter().map(|t| t.name.clone()).collect(),
+            inputs,
+            patients: [split.train.len(), split.validation.len()],
+            parameters: predictor.params.count(),
+            kept_epoch: trained.kept_epoch,
+            training_seconds,
+            peak_memory_bytes,
+        };
+        run::write_json(&path.join(run::MANIFEST), &manifest)?;
+        drop(metrics);
+        let run = folder.finish()?;
+        Ok(Summary { run, kept_epoch: trained.kept_epoch, training_seconds, peak_memory_bytes, figures: all })
+    }
+}
+
+pub(super) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}

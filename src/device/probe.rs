@@ -1,0 +1,61 @@
+//! What this machine has, asked without linking to any of it.
+
+use serde::Serialize;
+
+/// A device that was looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// As `--device` takes it.
+    pub device: String,
+    /// Whether onkos can use it.
+    pub usable: bool,
+    /// What was found, and why it is not used if it is not.
+    pub reasons: Vec<String>,
+}
+
+/// Every device that onkos looks for, found or not.
+pub fn find() -> Vec<Found> {
+    let cpu = Found { device: "cpu".into(), usable: true, reasons: vec![format!("SIMD level {}", simd_level())] };
+    let mut reasons = vec!["this version of onkos has no CUDA kernels yet".into()];
+    reasons.push(match cuda_driver() {
+        Some(name) => format!("the driver library {name} is there"),
+        None => format!("no driver library: none of {} can be opened", CUDA_DRIVERS.join(", ")),
+    });
+    vec![cpu, Found { device: "cuda".into(), usable: false, reasons }]
+}
+
+#[cfg(windows)]
+const CUDA_DRIVERS: [&str; 1] = ["nvcuda.dll"];
+#[cfg(not(windows))]
+const CUDA_DRIVERS: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+
+#[allow(unsafe_code)]
+fn cuda_driver() -> Option<&'static str> {
+    CUDA_DRIVERS.into_iter().find(|name| {
+        // SAFETY: opening a library runs its initialisers. The name is that of the system's CUDA driver, which the
+        // loader searches in the system's own folders, and which initialises nothing until cuInit is called.
+        unsafe { libloading::Library::new(*name) }.is_ok()
+    })
+}
+
+/// The widest vector instructions that the CPU path uses here. Results may differ in rounding between levels.
+pub fn simd_level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+            return "avx512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "avx2";
+        }
+    }
+    "plain"
+}
+
+/// The memory of this machine, where the system tells (Linux).
+pub fn memory_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
