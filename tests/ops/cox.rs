@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use crate::golden;
 use crate::harness::*;
 
+type Outputs<T> = onkos::Result<Vec<Var<T>>>;
+
 const TIES: [Ties; 2] = [Ties::Breslow, Ties::Efron];
 
 /// Outcomes that own their numbers.
@@ -306,7 +308,7 @@ fn cohort(n: usize) -> Cohort {
     Cohort { event: (0..n).map(|i| i % 3 != 0).collect(), eta: eta.host().to_vec(), time, ..Cohort::default() }
 }
 
-fn apply<T: Real>(cox: Cox, plan: &Plan) -> impl Fn(&Tape<T>, &[Var<T>]) -> onkos::Result<Vec<Var<T>>> {
+fn apply<T: Real>(cox: Cox, plan: &Plan) -> impl Fn(&Tape<T>, &[Var<T>]) -> Outputs<T> {
     move |tape, v| Ok(vec![cox.forward(tape, &v[0], plan)?])
 }
 

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use crate::golden;
 use crate::harness::*;
 
+type Outputs<T> = onkos::Result<Vec<Var<T>>>;
+
 /// The loss as published, padded survival and all, in the type itself: the oracle in f64, plain arithmetic in f32.
 fn naive<T: Real>(op: &NllSurvival, logits: &Tensor<T>, bin: &[u32], censored: &[bool]) -> Vec<T> {
     let (one, alpha, eps) = (T::one(), T::of(op.alpha), T::of(op.eps));
@@ -25,11 +27,7 @@ fn naive<T: Real>(op: &NllSurvival, logits: &Tensor<T>, bin: &[u32], censored: &
     bin.iter().zip(censored).enumerate().map(patient).collect()
 }
 
-fn apply<T: Real>(
-    op: NllSurvival,
-    bin: &[u32],
-    censored: &[bool],
-) -> impl Fn(&Tape<T>, &[Var<T>]) -> onkos::Result<Vec<Var<T>>> {
+fn apply<T: Real>(op: NllSurvival, bin: &[u32], censored: &[bool]) -> impl Fn(&Tape<T>, &[Var<T>]) -> Outputs<T> {
     move |tape, v| Ok(vec![op.forward(tape, &v[0], bin, censored)?])
 }
 
@@ -156,7 +154,7 @@ trait IntoGradient {
     fn into_gradient(self, logits: [f64; 2]) -> (f64, Vec<f64>);
 }
 
-impl<F: Fn(&Tape<f64>, &[Var<f64>]) -> onkos::Result<Vec<Var<f64>>>> IntoGradient for F {
+impl<F: Fn(&Tape<f64>, &[Var<f64>]) -> Outputs<f64>> IntoGradient for F {
     fn into_gradient(self, logits: [f64; 2]) -> (f64, Vec<f64>) {
         let logits = Tensor::new(&[1, 2], logits.to_vec()).unwrap();
         let (loss, grads) = gradients(self, &[logits], &[Tensor::scalar(1.0)]);
