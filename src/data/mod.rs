@@ -36,3 +36,4 @@ pub use scaler::{MissingGenes, Scaler, Scaling};
 pub use signatures::Signature;
 pub use splits::Split;
 pub use synthetic::SyntheticStudy;
+pub(crate) use tensors::TensorFile;

@@ -24,7 +24,7 @@ const MAX_HEADER: u64 = 100_000_000;
 #[derive(Deserialize)]
 struct Header {
     #[serde(rename = "__metadata__")]
-    _metadata: Option<BTreeMap<String, String>>,
+    metadata: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     tensors: BTreeMap<String, Entry>,
 }
@@ -61,6 +61,7 @@ pub(crate) struct TensorFile {
     pub(crate) path: PathBuf,
     map: Map,
     tensors: BTreeMap<String, Info>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl TensorFile {
@@ -74,12 +75,22 @@ impl TensorFile {
             }
         };
         match header(path, &map) {
-            Ok(tensors) => Some(TensorFile { path: path.into(), map, tensors }),
+            Ok((tensors, metadata)) => Some(TensorFile { path: path.into(), map, tensors, metadata }),
             Err(problem) => {
                 problems.push(problem);
                 None
             }
         }
+    }
+
+    /// A text of the header's metadata.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// Every tensor by name, in order.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &Info)> {
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info))
     }
 
     /// A tensor by name.
@@ -136,7 +147,7 @@ fn elements<const W: usize, T>(bytes: &[u8], read: impl Fn([u8; W]) -> T) -> Vec
 }
 
 /// Reads and checks the header of a file: tensors lie one after another and fill the file exactly.
-fn header(path: &Path, file: &[u8]) -> Result<BTreeMap<String, Info>, Problem> {
+fn header(path: &Path, file: &[u8]) -> Result<(BTreeMap<String, Info>, BTreeMap<String, String>), Problem> {
     let wrong = |why: String| Problem::Header { file: path.into(), why };
     let got = file.len() as u64;
     let prefix = file.first_chunk::<PREFIX>();
@@ -174,5 +185,5 @@ fn header(path: &Path, file: &[u8]) -> Result<BTreeMap<String, Info>, Problem> {
         let shape = entry.shape.iter().map(|&d| usize::try_from(d).unwrap_or(usize::MAX)).collect();
         (name, Info { dtype: entry.dtype, shape, range: start + from as usize..start + to as usize })
     });
-    Ok(infos.collect())
+    Ok((infos.collect(), header.metadata.unwrap_or_default()))
 }

@@ -1,12 +1,10 @@
 //! A trained model: predicts cohorts, and goes into one file and out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-
 use super::{CohortSource, Model, Recipe};
-use crate::data::{Cohort, write_file};
+use crate::data::{Cohort, Problems, TensorFile, write_file};
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Params};
 use crate::tensor::Tensor;
@@ -35,9 +33,6 @@ pub struct Predictions {
 /// The key of the recipe among the metadata of a model file, and that of the layout of the file.
 const RECIPE: &str = "onkos.recipe";
 const SCHEMA: (&str, &str) = ("onkos.schema", "1");
-
-/// The largest model file that is read.
-const MOST_BYTES: u64 = 4 << 30;
 
 impl Predictor {
     /// The predictions for all patients of a cohort. The order and the batches do not change a bit of a patient's risk
@@ -84,40 +79,32 @@ impl Predictor {
         })
     }
 
-    /// Reads a model file.
+    /// Reads a model file. Nothing in it is believed before it was compared with the length of the file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::ModelFile`] if it is not a model file of onkos; [`Error::Parameter`] if a parameter is
-    /// absent or has another shape.
+    /// [`Error::Data`] if it is cut short or its header lies; [`Error::ModelFile`] if it is not a model file of onkos;
+    /// [`Error::Parameter`] if a parameter is absent or has another shape.
     pub fn load(path: &Path) -> Result<Predictor> {
         let bad = |why: String| Error::ModelFile { path: path.into(), why };
-        let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
-        if length > MOST_BYTES {
-            return Err(bad(format!("it has {length} bytes, and no model of onkos is that large")));
-        }
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|why| bad(why.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        match metadata.get(SCHEMA.0).map(String::as_str) {
+        let mut problems = Problems::default();
+        let Some(file) = TensorFile::open(path, &mut problems) else { return Err(problems.into()) };
+        match file.metadata(SCHEMA.0) {
             Some(schema) if schema == SCHEMA.1 => {}
             Some(other) => return Err(bad(format!("its layout is version {other}, this onkos reads {}", SCHEMA.1))),
             None => return Err(bad("it was not written by onkos train".into())),
         }
-        let recipe = metadata.get(RECIPE).ok_or_else(|| bad(format!("its header lacks {RECIPE}")))?;
+        let recipe = file.metadata(RECIPE).ok_or_else(|| bad(format!("its header lacks {RECIPE}")))?;
         let recipe: Recipe = serde_json::from_str(recipe).map_err(|why| bad(why.to_string()))?;
         recipe.check().map_err(bad)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|why| bad(why.to_string()))?;
-        let stored = file.tensors().into_iter().filter_map(read_f32).collect();
+        let mut stored = HashMap::new();
+        for (name, info) in file.tensors() {
+            if let Some(values) = file.floats(name, info, &mut problems) {
+                stored.insert(name.into(), Tensor::new(&info.shape, values)?);
+            }
+        }
+        problems.or(())?;
         let builder = Builder::stored(stored);
         let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
         Ok(Predictor { recipe, model, params })
     }
-}
-
-fn read_f32((name, view): (String, TensorView<'_>)) -> Option<(String, Tensor<f32>)> {
-    if view.dtype() != Dtype::F32 {
-        return None;
-    }
-    let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    Some((name, Tensor::new(view.shape(), values).ok()?))
 }

@@ -69,11 +69,11 @@ impl Schedule {
             return step as f64 / self.warmup as f64;
         }
         let length = self.total.saturating_sub(self.warmup).max(1);
-        let done = (step - self.warmup) as f64 / length as f64;
-        let done = done.min(1.0);
+        let left = self.total.saturating_sub(step) as f64 / length as f64;
+        let done = ((step - self.warmup) as f64 / length as f64).min(1.0);
         match self.decay {
             Decay::Constant => 1.0,
-            Decay::Linear => 1.0 - done,
+            Decay::Linear => left,
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         }
     }

@@ -6,11 +6,16 @@ mod add;
 mod attention_mil;
 mod cade;
 mod concat;
+mod cox;
 mod dropout;
+#[path = "../common/golden.rs"]
+#[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
+mod golden;
 mod grouped_linear;
 mod harness;
 mod layer_norm;
 mod linear;
+mod nll_survival;
 mod sdir;
 mod segment_mean;
 mod softmax;
