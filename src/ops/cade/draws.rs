@@ -84,6 +84,12 @@ impl Mixing {
         })
     }
 
+    /// No bag mixes.
+    pub(super) fn none(receivers: &Ragged, donors: &Ragged) -> Result<Mixing> {
+        let rows = receivers.rows();
+        Mixing::new(receivers, donors, vec![false; receivers.bags()], vec![0; rows], vec![1.0; rows], None)
+    }
+
     /// The bags of the receivers.
     pub fn receivers(&self) -> &Ragged {
         &self.receivers
