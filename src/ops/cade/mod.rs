@@ -20,12 +20,13 @@
 //! # Arguments
 //! | name | shape | unit | constraint |
 //! |---|---|---|---|
-//! | `f` | `[N1, D]` | any | `D >= 2` where anything mixes |
+//! | `f` | `[N1, D]` | any | `D >= 2` in training |
 //! | `f_bags` | `B` bags of `N1` rows | | |
 //! | `g` | `[N2, D]` | of `f` | the same `D` |
 //! | `g_bags` | `B` bags of `N2` rows | | the same patients |
 //! | `keep` | `[N1]`, `[N2]` | | which tokens live after [`Sdir`](super::Sdir); for `skip_dead_donors` only |
-//! | `draws` | `B` patients | | `None`: evaluation, the identity |
+//! | `masks` | `[N1]`, `[N2]` | | of [`forward_masked`](Cade::forward_masked): applied to the tokens as they enter |
+//! | `draws` | `B` patients | | `None`: evaluation, nothing mixes |
 //!
 //! Draws of a patient, each from the stream of a part of the purpose: the gate fires if word 0 of `.gate`, as a number
 //! in `[0, 1)`, is below `p_aug`. The share of token `i` of `F` uses words `64 i .. 64 i + 64` of `.lambda.f` (of `G`:
@@ -46,9 +47,11 @@
 //! and it becomes the constant `(1 - lambda) nu_d(i)`; its `sg' / sg` can reach `1e3`, which the mask before it stops.
 //!
 //! # Cost
-//! Reads the smaller set twice and the larger once, writes both; backward reads and writes each once (differentiated:
-//! reads each twice, and the tokens). A kernel costs `N1 N2` exponentials each way. Keeps one number a token
-//! (differentiated: three, and the tokens).
+//! Reads the smaller set twice and the larger once, writes both; masked tokens are not read. Backward reads the
+//! gradient and writes its own once (differentiated: reads the gradient and the tokens twice). A share costs one Philox
+//! call, two logarithms and an exponential a token; donors cost a word each and a sort of as many as there are
+//! receivers. A kernel costs `N1 N2` exponentials each way, and memory for the donors' statistics only. Keeps one number
+//! a token (differentiated: three, the draws and the tokens).
 //!
 //! # Deviations
 //! The published indices only work for `N1 = N2`, where ours are the same (`equal_lengths_match_the_published_code`);
