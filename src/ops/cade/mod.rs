@@ -103,7 +103,7 @@ pub enum Statistics {
 
 /// The entanglement of two modalities: see the [module page](self).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Cade {
     /// Shares are drawn from Beta(alpha, alpha); below 1 most are near 0 or 1.
     pub alpha: f64,

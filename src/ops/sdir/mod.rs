@@ -86,7 +86,7 @@ pub enum Scale {
 
 /// The rebalancer of one modality: see the [module page](self).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Sdir {
     /// The probability of masking a token, in `[0, 1)`.
     pub p: f64,
