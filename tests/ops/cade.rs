@@ -1,7 +1,8 @@
 //! The entanglement of two modalities.
 
+use onkos::ops::BagDraws;
 use onkos::ops::cade::{Bandwidth, Cade, Mixing, Statistics};
-use onkos::ops::{BagDraws, Sdir};
+use onkos::ops::sdir::{Scale, Sdir};
 use onkos::rng::Draws;
 use onkos::{Device, Error, Ragged, Real, Result, Tape, Tensor, Var};
 use safetensors::SafeTensors;
@@ -487,6 +488,68 @@ fn drawn_and_explicit_calls_agree() {
     );
     let mixing = op.draw([&f, &g], Some([&keep[0], &keep[1]]), &draws(&[1, 2])).unwrap();
     assert_eq!(drawn, values(apply(op, mixing), &given));
+}
+
+#[test]
+fn masks_applied_on_the_way_give_what_the_two_ops_give() {
+    let [f, g] = bags(&[3, 6, 2, 0], &[400, 2, 0, 3]);
+    let given = inputs::<f32>([&f, &g], 5);
+    let cot = cotangents(&given);
+    let draws = draws(&[1, 2, 3, 4]);
+    let [weak, strong] = [draws.part(".weak"), draws.part(".strong")];
+    for statistics in [Statistics::Detached, Statistics::Differentiated] {
+        for (skip, p_aug, scale) in [
+            (false, 1.0, Scale::None),
+            (true, 1.0, Scale::None),
+            (true, 0.0, Scale::None),
+            (false, 1.0, Scale::Inverse),
+        ] {
+            let op = Cade { statistics, skip_dead_donors: skip, p_aug, ..ON };
+            let sdir = Sdir { scale, ..Sdir::default() };
+            let masks = [sdir.mask(&f, Some(&weak)).unwrap(), sdir.mask(&g, Some(&strong)).unwrap()];
+            let fused = |tape: &Tape<f32>, v: &[Var<f32>]| -> Result<Vec<Var<f32>>> {
+                Ok(op.forward_masked(tape, [&v[0], &v[1]], [&f, &g], [&masks[0], &masks[1]], Some(&draws))?.into())
+            };
+            let apart = |tape: &Tape<f32>, v: &[Var<f32>]| -> Result<Vec<Var<f32>>> {
+                let x = sdir.forward(tape, &v[0], &f, Some(&weak), None)?;
+                let y = sdir.forward(tape, &v[1], &g, Some(&strong), None)?;
+                let keep = Some([masks[0].keep(), masks[1].keep()]);
+                Ok(op.forward(tape, [&x, &y], [&f, &g], keep, Some(&draws))?.into())
+            };
+            let (fused, apart) = (gradients(fused, &given, &cot), gradients(apart, &given, &cot));
+            assert_eq!(fused.0, apart.0);
+            for k in [0, 1] {
+                // The gradient's two factors are 2 and the stretch: a power of two, so their order does not show.
+                assert_eq!(fused.1[k], apart.1[k], "{statistics:?} {skip} {p_aug} {scale:?}");
+            }
+            let again = |tape: &Tape<f32>, v: &[Var<f32>]| -> Result<Vec<Var<f32>>> {
+                let x = sdir.forward(tape, &v[0], &f, Some(&weak), None)?;
+                let masks = [&masks[0].applied(), &masks[1]];
+                Ok(op.forward_masked(tape, [&x, &v[1]], [&f, &g], masks, Some(&draws))?.into())
+            };
+            assert_eq!(gradients(again, &given, &cot), fused);
+        }
+    }
+    // Evaluation.
+    let masks = [&f, &g].map(|bags| Sdir::default().mask(bags, None).unwrap());
+    let still = |tape: &Tape<f32>, v: &[Var<f32>]| -> Result<Vec<Var<f32>>> {
+        Ok(ON.forward_masked(tape, [&v[0], &v[1]], [&f, &g], [&masks[0], &masks[1]], None)?.into())
+    };
+    assert_eq!(values(still, &given), given);
+}
+
+#[test]
+fn gradient_through_masks_matches_finite_differences() {
+    let [f, g] = bags(&[5, 2], &[6, 3]);
+    let op = Cade { statistics: Statistics::Differentiated, kappa: 0.5, bandwidth: Bandwidth::Fixed(0.5), ..ON };
+    let draws = draws(&[1, 2]);
+    let sdir = Sdir { scale: Scale::Inverse, ..Sdir::default() };
+    let masks = [&f, &g].map(|bags| sdir.mask(bags, Some(&draws.part(".sdir"))).unwrap());
+    assert!(masks.iter().all(|mask| mask.keep().contains(&false) && mask.keep().contains(&true)));
+    let fused = |tape: &Tape<f64>, v: &[Var<f64>]| -> Result<Vec<Var<f64>>> {
+        Ok(op.forward_masked(tape, [&v[0], &v[1]], [&f, &g], [&masks[0], &masks[1]], Some(&draws))?.into())
+    };
+    assert_gradients_match_finite_differences("masked", fused, &inputs([&f, &g], 4));
 }
 
 #[test]

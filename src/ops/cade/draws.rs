@@ -84,6 +84,12 @@ impl Mixing {
         })
     }
 
+    /// No bag mixes.
+    pub(super) fn none(receivers: &Ragged, donors: &Ragged) -> Result<Mixing> {
+        let rows = receivers.rows();
+        Mixing::new(receivers, donors, vec![false; receivers.bags()], vec![0; rows], vec![1.0; rows], None)
+    }
+
     /// The bags of the receivers.
     pub fn receivers(&self) -> &Ragged {
         &self.receivers
@@ -193,13 +199,13 @@ fn beta(alpha: f64, stream: &Stream, i: u32) -> f64 {
     // In (0, 1]: the logarithm is finite.
     let open = |word| 1.0 - unit(word);
     if alpha >= 0.5 {
-        let [u, v, ..] = stream.block(i * blocks);
+        let [u, v, ..] = stream.block(i.wrapping_mul(blocks));
         let r = (1.0 - open(u).powf(1.0 / (alpha - 0.5))).sqrt();
         return (0.5 + 0.5 * r * (std::f64::consts::TAU * unit(v)).cos()).clamp(0.0, 1.0);
     }
     let mut ratio = 0.0;
     for block in 0..blocks {
-        for pair in stream.block(i * blocks + block).as_chunks::<2>().0 {
+        for pair in stream.block(i.wrapping_mul(blocks) + block).as_chunks::<2>().0 {
             let [x, y] = pair.map(|word| open(word).ln() / alpha);
             ratio = y - x;
             // Two numbers below 1/2 need no exponential.

@@ -20,12 +20,13 @@
 //! # Arguments
 //! | name | shape | unit | constraint |
 //! |---|---|---|---|
-//! | `f` | `[N1, D]` | any | `D >= 2` where anything mixes |
+//! | `f` | `[N1, D]` | any | `D >= 2` in training |
 //! | `f_bags` | `B` bags of `N1` rows | | |
 //! | `g` | `[N2, D]` | of `f` | the same `D` |
 //! | `g_bags` | `B` bags of `N2` rows | | the same patients |
 //! | `keep` | `[N1]`, `[N2]` | | which tokens live after [`Sdir`](super::Sdir); for `skip_dead_donors` only |
-//! | `draws` | `B` patients | | `None`: evaluation, the identity |
+//! | `masks` | `[N1]`, `[N2]` | | of [`forward_masked`](Cade::forward_masked): applied to the tokens as they enter |
+//! | `draws` | `B` patients | | `None`: evaluation, nothing mixes |
 //!
 //! Draws of a patient, each from the stream of a part of the purpose: the gate fires if word 0 of `.gate`, as a number
 //! in `[0, 1)`, is below `p_aug`. The share of token `i` of `F` uses words `64 i .. 64 i + 64` of `.lambda.f` (of `G`:
@@ -46,9 +47,11 @@
 //! and it becomes the constant `(1 - lambda) nu_d(i)`; its `sg' / sg` can reach `1e3`, which the mask before it stops.
 //!
 //! # Cost
-//! Reads the smaller set twice and the larger once, writes both; backward reads and writes each once (differentiated:
-//! reads each twice, and the tokens). A kernel costs `N1 N2` exponentials each way. Keeps one number a token
-//! (differentiated: three, and the tokens).
+//! Reads the smaller set twice and the larger once, writes both; masked tokens are not read. Backward reads the
+//! gradient and writes its own once (differentiated: reads the gradient and the tokens twice). A share costs one Philox
+//! call, two logarithms and an exponential a token; donors cost a word each and a sort of as many as there are
+//! receivers. A kernel costs `N1 N2` exponentials each way, and memory for the donors' statistics only. Keeps one number
+//! a token (differentiated: three, the draws and the tokens).
 //!
 //! # Deviations
 //! The published indices only work for `N1 = N2`, where ours are the same (`equal_lengths_match_the_published_code`);
@@ -64,10 +67,13 @@ use serde::{Deserialize, Serialize};
 use crate::device::Device;
 use crate::element::Real;
 use crate::error::{Error, Result};
+use crate::ops::sdir::Mask;
 use crate::ops::tokens::{BagDraws, columns};
 use crate::shape::Ragged;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+
+use cpu::Tokens;
 
 pub use draws::Mixing;
 
@@ -97,7 +103,7 @@ pub enum Statistics {
 
 /// The entanglement of two modalities: see the [module page](self).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Cade {
     /// Shares are drawn from Beta(alpha, alpha); below 1 most are near 0 or 1.
     pub alpha: f64,
@@ -223,6 +229,30 @@ impl Cade {
         Ok([draws::mixing(self, [f, g], keep[1], &gates, draws)?, draws::mixing(self, [g, f], keep[0], &gates, draws)?])
     }
 
+    /// [`Sdir`](super::Sdir) without a gain, then [`forward`](Self::forward), in one pass: `masks` are applied to the
+    /// tokens as they enter, and masked tokens are not read. The same bits as the two ops one after the other.
+    ///
+    /// For a set that went through [`Sdir::forward`](super::Sdir::forward) before, for its gain, give
+    /// [`Mask::applied`].
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Shape`] if a mask does not have the rows of its set.
+    pub fn forward_masked<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        [f, g]: [&Var<T>; 2],
+        [f_bags, g_bags]: [&Ragged; 2],
+        masks: [&Mask; 2],
+        draws: Option<&BagDraws>,
+    ) -> Result<[Var<T>; 2]> {
+        self.check()?;
+        let mixing = match draws {
+            Some(draws) => self.draw([f_bags, g_bags], Some(masks.map(Mask::keep)), draws)?,
+            None => [Mixing::none(f_bags, g_bags)?, Mixing::none(g_bags, f_bags)?],
+        };
+        self.mix(tape, [f, g], [&mixing[0], &mixing[1]], masks.map(|mask| (!mask.is_identity()).then_some(mask)))
+    }
+
     /// Mixes with explicit draws: `mixing[0]` is how `F` receives, `mixing[1]` how `G` does.
     ///
     /// # Errors
@@ -230,35 +260,49 @@ impl Cade {
     pub fn forward_with<T: Real>(
         &self,
         tape: &Tape<T>,
-        [f, g]: [&Var<T>; 2],
-        [into_f, into_g]: [&Mixing; 2],
+        tokens: [&Var<T>; 2],
+        mixing: [&Mixing; 2],
     ) -> Result<[Var<T>; 2]> {
         self.check()?;
-        check_shapes([f.value(), g.value()], [into_f, into_g])?;
-        if !into_f.active().iter().chain(into_g.active()).any(|active| *active) {
+        self.mix(tape, tokens, mixing, [None, None])
+    }
+
+    fn mix<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        [f, g]: [&Var<T>; 2],
+        mixing: [&Mixing; 2],
+        masks: [Option<&Mask>; 2],
+    ) -> Result<[Var<T>; 2]> {
+        check_shapes([f.value(), g.value()], mixing, masks)?;
+        let mixes = mixing.iter().any(|mixing| mixing.active().contains(&true));
+        if !mixes && masks == [None, None] {
             return Ok([f.clone(), g.clone()]);
         }
-        let (op, mixing, device) = (*self, [into_f.clone(), into_g.clone()], tape.device());
+        let (op, device) = (*self, tape.device());
         let [(f_out, f_rows), (g_out, g_rows)] = match device {
-            Device::Cpu => cpu::forward(self, [f.value(), g.value()], [into_f, into_g]),
+            Device::Cpu => {
+                cpu::forward(self, [Tokens::new(f.value(), masks[0]), Tokens::new(g.value(), masks[1])], mixing)
+            }
         };
         let out = [f_out, g_out];
-        if op.statistics == Statistics::Detached {
-            let stretch = [f_rows, g_rows].map(|rows| rows.iter().map(cpu::Row::stretch).collect::<Vec<T>>());
+        if !mixes || op.statistics == Statistics::Detached {
+            let slopes = [cpu::slopes(&f_rows, masks[0]), cpu::slopes(&g_rows, masks[1])];
             return Ok(tape.record(&[f, g], out, move |grads| {
                 let back = |k: usize| match device {
-                    Device::Cpu => grads[k].as_ref().map(|grad| cpu::backward_detached(&stretch[k], grad)),
+                    Device::Cpu => grads[k].as_ref().map(|grad| cpu::backward_detached(&slopes[k], grad)),
                 };
                 Ok(vec![back(0), back(1)])
             }));
         }
         let x = [f.value().clone(), g.value().clone()];
+        let (mixing, masks) = (mixing.map(Mixing::clone), masks.map(Option::<&Mask>::cloned));
         Ok(tape.record(&[f, g], out, move |grads| {
             let grad = [0, 1].map(|k| grads[k].clone().unwrap_or_else(|| Tensor::zeros(x[k].shape())));
             let back = match device {
                 Device::Cpu => cpu::backward_full(
                     &op,
-                    [&x[0], &x[1]],
+                    [0, 1].map(|k| Tokens::new(&x[k], masks[k].as_ref())),
                     [&mixing[0], &mixing[1]],
                     [&f_rows, &g_rows],
                     [&grad[0], &grad[1]],
@@ -269,7 +313,11 @@ impl Cade {
     }
 }
 
-fn check_shapes<T: Real>([f, g]: [&Tensor<T>; 2], [into_f, into_g]: [&Mixing; 2]) -> Result<()> {
+fn check_shapes<T: Real>(
+    [f, g]: [&Tensor<T>; 2],
+    [into_f, into_g]: [&Mixing; 2],
+    masks: [Option<&Mask>; 2],
+) -> Result<()> {
     let d = columns("cade", "f", f, into_f.receivers())?;
     let shape = |arg, want: String, got: &[usize]| Err(Error::Shape { op: "cade", arg, want, got: got.to_vec() });
     if columns("cade", "g", g, into_g.receivers())? != d {
@@ -278,6 +326,14 @@ fn check_shapes<T: Real>([f, g]: [&Tensor<T>; 2], [into_f, into_g]: [&Mixing; 2]
     if into_f.donors() != into_g.receivers() || into_g.donors() != into_f.receivers() {
         let want = "bags that are the donors of one mixing and the receivers of the other".into();
         return shape("mixing", want, &[into_f.donors().rows(), into_g.donors().rows()]);
+    }
+    for (mask, (arg, mixing)) in masks.into_iter().zip([("mask of f", into_f), ("mask of g", into_g)]) {
+        let rows = mixing.receivers().rows();
+        if let Some(mask) = mask
+            && mask.keep().len() != rows
+        {
+            return shape(arg, format!("[{rows}], one a token"), &[mask.keep().len()]);
+        }
     }
     if d < 2 && into_f.receivers().rows() + into_g.receivers().rows() > 0 {
         return shape("f", "[N1, D] with D >= 2, for a variance over channels".into(), f.shape());

@@ -48,6 +48,8 @@
 mod cpu;
 mod gain;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
@@ -84,7 +86,7 @@ pub enum Scale {
 
 /// The rebalancer of one modality: see the [module page](self).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Sdir {
     /// The probability of masking a token, in `[0, 1)`.
     pub p: f64,
@@ -96,6 +98,36 @@ pub struct Sdir {
     pub gain: Gain,
     /// Whether the gain acts in evaluation as it does in training.
     pub gain_in_eval: bool,
+}
+
+/// A drawn mask that another op applies as tokens enter it: see [`Sdir::mask`]. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mask {
+    keep: Arc<[bool]>,
+    factor: f64,
+}
+
+impl Mask {
+    /// Which tokens are kept, one entry a row.
+    pub fn keep(&self) -> &[bool] {
+        &self.keep
+    }
+
+    /// What kept tokens are multiplied by.
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+
+    /// The same mask for tokens that [`Sdir::forward`] has masked and scaled already: to mask twice changes nothing,
+    /// to scale twice would.
+    pub fn applied(&self) -> Mask {
+        Mask { factor: 1.0, ..self.clone() }
+    }
+
+    /// Whether every token passes as it is.
+    pub fn is_identity(&self) -> bool {
+        self.factor == 1.0 && !self.keep.contains(&false)
+    }
 }
 
 impl Default for Sdir {
@@ -132,11 +164,7 @@ impl Sdir {
         columns("sdir", "x", x.value(), bags)?;
         let gains = self.gain.is_active() && (draws.is_some() || self.gain_in_eval);
         let scale = if gains { Some(self.check_scale(bags, scale)?.clone()) } else { None };
-        // One factor for every kept token, and the draws where there is anything to mask.
-        let factor = match (draws, self.scale) {
-            (Some(_), Scale::Inverse) => T::of(1.0 / (1.0 - self.p)),
-            _ => T::one(),
-        };
+        let factor = T::of(self.factor(draws));
         if !gains && (draws.is_none() || self.p == 0.0) {
             draws.map_or(Ok(()), |draws| draws.check("sdir", bags))?;
             return Ok(x.clone());
@@ -184,6 +212,23 @@ impl Sdir {
         let keep = self.keep_mask(bags, draws)?;
         match strong.device() {
             Device::Cpu => Ok(cpu::strong_scale(strong, bags, &keep)),
+        }
+    }
+
+    /// The mask of [`forward`](Self::forward) and its scaling, without the gain, for an op that applies it itself and so
+    /// saves a pass: [`Cade::forward_masked`](crate::ops::Cade::forward_masked).
+    ///
+    /// # Errors
+    /// As [`keep_mask`](Self::keep_mask).
+    pub fn mask(&self, bags: &Ragged, draws: Option<&BagDraws>) -> Result<Mask> {
+        Ok(Mask { keep: self.keep_mask(bags, draws)?.into(), factor: self.factor(draws) })
+    }
+
+    /// What kept tokens are multiplied by, before any gain.
+    fn factor(&self, draws: Option<&BagDraws>) -> f64 {
+        match (draws, self.scale) {
+            (Some(_), Scale::Inverse) => 1.0 / (1.0 - self.p),
+            _ => 1.0,
         }
     }
 
