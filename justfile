@@ -1,0 +1,25 @@
+# Recipes for work on onkos; `just` lists them. .ci/run runs the same commands and needs no just.
+
+_list:
+    @just --list --unsorted
+
+# Formatting and lints of everything, benches and examples included
+check:
+    cargo fmt --all --check
+    cargo clippy --all-targets -- -D warnings
+
+# Everything that the README's test command runs, or a part of it: `just test --test ops sdir`
+test *args:
+    cargo test {{ args }}
+
+# The documentation, where a broken link is an error
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# The benchmarks, or a part of them
+bench *args:
+    cargo bench {{ args }}
+
+# All that has to pass before a merge
+ci:
+    .ci/run
