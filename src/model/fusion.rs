@@ -19,8 +19,8 @@
 //! a cohort without it will bring.
 //!
 //! There is no layer norm between CADE and the pooling: CADE replaces a token `m + s z` by `m' + s' z`, and a layer norm
-//! of either is the same up to its epsilon, so the entanglement would be undone. (In the published host a layer norm
-//! follows at once; `docs/numerics.md` derives what that means.)
+//! gives nearly the same of both, so that little but a shrinkage is left of the entanglement. In the published host a
+//! layer norm follows at once; `docs/numerics.md` derives what passes it.
 
 use serde::{Deserialize, Serialize};
 
