@@ -8,7 +8,7 @@ pub mod grouped_linear;
 pub mod layer_norm;
 pub mod linear;
 mod math;
-mod matmul;
+pub(crate) mod matmul;
 mod parallel;
 pub mod segment_mean;
 pub mod softmax;
