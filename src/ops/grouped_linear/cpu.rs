@@ -71,7 +71,7 @@ pub(super) fn forward<T: Real>(
     }
     let argument = dims.sample_major(&y);
     let mut y = argument.clone();
-    rows_mut(y.host_mut(), o, |_, y| y.iter_mut().for_each(|y| *y = op.activation.value(*y)));
+    rows_mut(y.host_mut(), o, |_, y| op.activation.apply(y));
     let kept = if op.activation.keeps_argument() { argument } else { y.clone() };
     (y, kept)
 }
