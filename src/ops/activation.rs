@@ -65,9 +65,18 @@ impl Activation {
             Activation::Identity => {}
             Activation::Relu => x.iter_mut().for_each(|x| *x = Activation::Relu.value(*x)),
             Activation::Elu => math::elu(x),
-            Activation::Gelu => x.iter_mut().for_each(|x| *x = Activation::Gelu.value(*x)),
+            Activation::Gelu => math::gelu(x),
             Activation::Tanh => math::tanh(x),
             Activation::Sigmoid => math::sigmoid(x),
+        }
+    }
+
+    /// Multiplies each gradient with the [`slope`](Self::slope) at what is kept.
+    pub(crate) fn chain<T: Real>(self, grad: &mut [T], kept: &[T]) {
+        match self {
+            Activation::Identity => {}
+            Activation::Gelu => math::gelu_chain(grad, kept),
+            _ => grad.iter_mut().zip(kept).for_each(|(grad, kept)| *grad *= self.slope(*kept)),
         }
     }
 

@@ -58,7 +58,7 @@ pub(super) fn backward<T: Real>(
     let mut inner = grad.clone();
     rows_mut(inner.host_mut(), outputs, |first, g| {
         let kept = &kept.host()[first * outputs..][..g.len()];
-        g.iter_mut().zip(kept).for_each(|(g, kept)| *g *= op.activation.slope(*kept));
+        op.activation.chain(g, kept);
     });
     let inner = inner.host();
 
