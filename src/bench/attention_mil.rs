@@ -4,11 +4,10 @@ use std::hint::black_box;
 
 use half::f16;
 
-use super::linear::normal;
-use super::{Case, Pass};
+use super::{Case, Pass, normal, tape};
 use crate::features::Features;
 use crate::ops::{Affine, AttentionMil};
-use crate::{Device, Ragged, Tape, Tensor};
+use crate::{Ragged, Tensor};
 
 pub(super) fn cases() -> Vec<Case> {
     use Pass::{Forward, ForwardBackward};
@@ -50,10 +49,7 @@ fn case(n: usize, bags: usize, l: usize, d: usize, stored: Stored, pass: Pass) -
             .map(|(name, rows, columns)| normal(name, &[rows, columns], (columns as f32).sqrt().recip()));
         let ones = Tensor::full(&[bags.bags(), 1, l], 1.0);
         Box::new(move || {
-            let tape = match pass {
-                Pass::Forward => Tape::inference(Device::Cpu),
-                Pass::ForwardBackward => Tape::recording(Device::Cpu),
-            };
+            let tape = tape(pass);
             let [v, u, w] = parameters.clone().map(|p| tape.leaf(p));
             let map = |weight| Affine { weight, bias: None };
             let op = AttentionMil { v: map(&v), u: Some(map(&u)), w: map(&w) };

@@ -2,10 +2,9 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass};
+use super::{Case, Pass, normal, tape};
 use crate::ops::{Activation, Linear};
-use crate::rng::Draws;
-use crate::{Device, Tape, Tensor, Var};
+use crate::{Tensor, Var};
 
 pub(super) fn cases() -> Vec<Case> {
     use Pass::{Forward, ForwardBackward};
@@ -21,12 +20,6 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Normal numbers, for the inputs of cases.
-pub(super) fn normal(name: &str, shape: &[usize], scale: f32) -> Tensor<f32> {
-    let stream = Draws::new(0, 0, name).of(0);
-    Tensor::from_fn(shape, |i| stream.normal(i as u64) as f32 * scale)
-}
-
 fn case(n: usize, i: usize, o: usize, activation: Activation, pass: Pass) -> Case {
     let op = Linear { activation };
     let setup = move || -> Box<dyn FnMut()> {
@@ -34,10 +27,7 @@ fn case(n: usize, i: usize, o: usize, activation: Activation, pass: Pass) -> Cas
         let weight = normal("weight", &[o, i], (i as f32).sqrt().recip());
         let (bias, ones) = (Tensor::zeros(&[o]), Tensor::full(&[n, o], 1.0));
         Box::new(move || {
-            let tape = match pass {
-                Pass::Forward => Tape::inference(Device::Cpu),
-                Pass::ForwardBackward => Tape::recording(Device::Cpu),
-            };
+            let tape = tape(pass);
             let (weight, bias) = (tape.leaf(weight.clone()), tape.leaf(bias.clone()));
             let y = op.forward(&tape, &x, &weight, Some(&bias)).expect("the shapes fit");
             if pass == Pass::ForwardBackward {

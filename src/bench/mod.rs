@@ -5,6 +5,7 @@
 
 mod attention_mil;
 mod ceilings;
+mod grouped_linear;
 mod linear;
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use ceilings::Ceilings;
 use ceilings::Probe;
+
+use crate::rng::Draws;
+use crate::{Device, Tape, Tensor};
 
 /// Which way a case goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +64,21 @@ impl Case {
 
 /// Every case, by op. An op is added with one line here and one file beside this one.
 pub fn registry() -> Vec<Case> {
-    [linear::cases(), attention_mil::cases()].into_iter().flatten().collect()
+    [linear::cases(), grouped_linear::cases(), attention_mil::cases()].into_iter().flatten().collect()
+}
+
+/// Normal numbers for the inputs of cases.
+fn normal(name: &str, shape: &[usize], scale: f32) -> Tensor<f32> {
+    let stream = Draws::new(0, 0, name).of(0);
+    Tensor::from_fn(shape, |i| stream.normal(i as u64) as f32 * scale)
+}
+
+/// The tape that a pass needs.
+fn tape(pass: Pass) -> Tape<f32> {
+    match pass {
+        Pass::Forward => Tape::inference(Device::Cpu),
+        Pass::ForwardBackward => Tape::recording(Device::Cpu),
+    }
 }
 
 /// What to run and for how long.

@@ -162,33 +162,28 @@ pub(super) fn forward<T: Real>(
     let mut gates = keep_gates.then(|| vec![T::zero(); n * layer.width()]);
     let parts: Vec<Part<T>> = with_elements!(x, x => tiles(layer, x, bags, scores.host_mut(), gates.as_deref_mut()));
     let first_part: Vec<usize> = (0..=bags.bags()).map(|b| parts.partition_point(|part| part.bag < b)).collect();
+    let parts_of = |bag: usize| &parts[first_part[bag]..first_part[bag + 1]];
+
+    // The softmax of a bag and head: the largest score, and the sum relative to it.
+    let total = |at: usize| {
+        let (parts, head) = (parts_of(at / k), at % k);
+        let max = parts.iter().map(|p| p.max[head]).fold(T::neg_infinity(), T::max);
+        (max, parts.iter().map(|p| (p.max[head] - max).exp() * p.sum[head]).sum::<T>())
+    };
+    let totals: Vec<(T, T)> = (0..bags.bags() * k).map(total).collect();
 
     let mut pooled = Tensor::zeros(&[bags.bags(), k, l]);
-    // The softmax of a bag and head: the largest score, and the sum relative to it.
-    let mut totals = vec![(T::zero(), T::zero()); bags.bags() * k];
-    let join = |(b, (pooled, totals)): (usize, (&mut [T], &mut [(T, T)]))| {
-        let parts = &parts[first_part[b]..first_part[b + 1]];
-        for (head, total) in totals.iter_mut().enumerate() {
-            let pooled = &mut pooled[head * l..(head + 1) * l];
-            let max = parts.iter().map(|p| p.max[head]).fold(T::neg_infinity(), T::max);
-            let mut sum = T::zero();
+    rows_mut(pooled.host_mut(), l, |first, pooled| {
+        for (at, pooled) in (first..).zip(pooled.chunks_exact_mut(l)) {
+            let (parts, head, (max, sum)) = (parts_of(at / k), at % k, totals[at]);
             for part in parts {
-                let scale = (part.max[head] - max).exp();
-                sum += scale * part.sum[head];
-                math::axpy(pooled, scale, &part.pooled[head * l..(head + 1) * l]);
+                math::axpy(pooled, (part.max[head] - max).exp(), &part.pooled[head * l..(head + 1) * l]);
             }
             if !parts.is_empty() {
                 pooled.iter_mut().for_each(|x| *x /= sum);
             }
-            *total = (max, sum);
         }
-    };
-    if l == 0 {
-        let none = std::iter::repeat_with(|| &mut [] as &mut [T]);
-        none.zip(totals.chunks_mut(k)).enumerate().for_each(join);
-    } else {
-        pooled.host_mut().par_chunks_mut(k * l).zip(totals.par_chunks_mut(k)).enumerate().for_each(join);
-    }
+    });
 
     let mut weights = scores.clone();
     rows_mut(weights.host_mut(), k, |first, weights| {
