@@ -133,7 +133,7 @@ pub fn run(options: &Options) -> Report {
     let cases: Vec<Case> = registry().into_iter().filter(wanted).collect();
     let groups: Vec<&[Case]> = cases.chunk_by(|a, b| a.op == b.op).collect();
     // The rest of the minute goes to setting up.
-    let total = Duration::from_secs(if options.quick { 2 } else { 40 });
+    let total = Duration::from_secs(if options.quick { 2 } else { 30 });
     let budget = total / u32::try_from(groups.len().max(1)).expect("few ops");
     let mut probe = Probe::new();
     let (mut all, mut rows) = (Vec::new(), Vec::new());
