@@ -1,5 +1,6 @@
 //! Survival prediction from whole-slide images and gene expression.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;

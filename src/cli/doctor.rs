@@ -28,7 +28,7 @@ impl Doctor {
             version: env!("CARGO_PKG_VERSION"),
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            threads: rayon::current_num_threads(),
+            threads: device::threads(),
             simd: device::simd_level(),
             memory_bytes: device::memory_bytes(),
             devices: device::find(),

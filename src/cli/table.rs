@@ -62,7 +62,7 @@ fn undefined(f: &Figures) -> Vec<(&'static str, &str)> {
             Figure::Undefined { undefined } => Some(undefined),
         }
     }
-    fn over<'a>(figure: &'a Figure<OverTime>) -> Option<&'a str> {
+    fn over(figure: &Figure<OverTime>) -> Option<&str> {
         why(figure).or_else(|| figure.value().and_then(|f| why(&f.summary)))
     }
     [

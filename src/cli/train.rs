@@ -179,7 +179,7 @@ impl Train {
             command: std::env::args().collect(),
             device: device.to_string(),
             simd: crate::device::simd_level(),
-            threads: rayon::current_num_threads(),
+            threads: crate::device::threads(),
             seed: config.seed,
             source: source.name.clone(),
             targets: targets.iter().map(|t| t.name.clone()).collect(),

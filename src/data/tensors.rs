@@ -55,13 +55,16 @@ pub(crate) struct Info {
     pub(crate) range: Range<usize>,
 }
 
+type Tensors = BTreeMap<String, Info>;
+type Metadata = BTreeMap<String, String>;
+
 /// A mapped safetensors file whose header has been checked.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     pub(crate) path: PathBuf,
     map: Map,
-    tensors: BTreeMap<String, Info>,
-    metadata: BTreeMap<String, String>,
+    tensors: Tensors,
+    metadata: Metadata,
 }
 
 impl TensorFile {
@@ -147,7 +150,7 @@ fn elements<const W: usize, T>(bytes: &[u8], read: impl Fn([u8; W]) -> T) -> Vec
 }
 
 /// Reads and checks the header of a file: tensors lie one after another and fill the file exactly.
-fn header(path: &Path, file: &[u8]) -> Result<(BTreeMap<String, Info>, BTreeMap<String, String>), Problem> {
+fn header(path: &Path, file: &[u8]) -> Result<(Tensors, Metadata), Problem> {
     let wrong = |why: String| Problem::Header { file: path.into(), why };
     let got = file.len() as u64;
     let prefix = file.first_chunk::<PREFIX>();

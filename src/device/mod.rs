@@ -2,7 +2,7 @@
 
 mod probe;
 
-pub use probe::{Found, find, memory_bytes, simd_level};
+pub use probe::{Found, find, memory_bytes, simd_level, threads};
 
 use crate::error::{Error, Result};
 

@@ -52,6 +52,12 @@ pub fn simd_level() -> &'static str {
     "plain"
 }
 
+/// The threads that work is spread over. For reports and for sizing benchmarks only: no result may depend on it.
+pub fn threads() -> usize {
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks, for reports")]
+    rayon::current_num_threads()
+}
+
 /// The memory of this machine, where the system tells (Linux).
 pub fn memory_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;

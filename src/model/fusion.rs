@@ -144,6 +144,9 @@ struct Tokens<T> {
     bags: Ragged,
 }
 
+/// Gene tokens and patch tokens, as far as there are any.
+type Both<T> = (Option<Tokens<T>>, Option<Tokens<T>>);
+
 impl<T: Real> Fusion<T> {
     pub(super) fn new(b: &mut Builder<T>, config: &FusionConfig, shape: &InputShape<T>, outputs: usize) -> Fusion<T> {
         let c = config.clone();
@@ -230,7 +233,7 @@ impl<T: Real> Fusion<T> {
         genes: Option<Tokens<T>>,
         patches: Option<Tokens<T>>,
         draws: &impl Fn(&str) -> Option<BagDraws>,
-    ) -> Result<(Option<Tokens<T>>, Option<Tokens<T>>)> {
+    ) -> Result<Both<T>> {
         let (strong_draws, weak_draws) = (draws("sdir.patches"), draws("sdir.genes"));
         let genes = match (genes, self.config.sdir.genes) {
             (Some(tokens), Some(sdir)) => {

@@ -88,7 +88,7 @@ impl GeneNets {
         // One deviation a parameter: that of the typical net. A net of few genes starts smaller, which keeps a
         // signature of one gene from outweighing one of two hundred.
         let typical = genes / nets.max(1);
-        let mut layer = |b: &mut Builder<T>, name: &str, inputs: usize, outputs: usize, typical: usize| {
+        let layer = |b: &mut Builder<T>, name: &str, inputs: usize, outputs: usize, typical: usize| {
             b.scope(name, |b| {
                 let weight = b.param("weight", &[inputs * outputs], fan_in(typical, Activation::Elu));
                 (weight, b.param("bias", &[nets, outputs], Init::Zeros))

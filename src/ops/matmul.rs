@@ -94,6 +94,23 @@ pub(crate) fn product<T: Real>(c: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, 
     product_strided(c, b.columns, a, b, accumulate);
 }
 
+/// The transpose of a row-major `rows x columns` matrix as a matrix of its own. Products of many row tiles with the same
+/// `W^T` are faster with it than with a transposed view, whose elements would be gathered anew for every tile.
+pub(crate) fn transposed<T: Real>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
+    const BLOCK: usize = 16;
+    let mut out = vec![T::zero(); rows * columns];
+    for r in (0..rows).step_by(BLOCK) {
+        for c in (0..columns).step_by(BLOCK) {
+            for i in r..(r + BLOCK).min(rows) {
+                for j in c..(c + BLOCK).min(columns) {
+                    out[j * rows + i] = data[i * columns + j];
+                }
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +140,17 @@ mod tests {
             let transposed: Vec<f64> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
             product(&mut c, Matrix::new(&transposed, k, m).t(), Matrix::new(&b, k, n), false);
             assert_eq!(c, want);
+        }
+    }
+
+    #[test]
+    fn transposing_moves_every_element() {
+        for (rows, columns) in [(0, 3), (1, 1), (17, 33), (16, 16), (5, 40)] {
+            let data: Vec<f64> = (0..rows * columns).map(|i| i as f64).collect();
+            let t = transposed(&data, rows, columns);
+            for (i, x) in data.iter().enumerate() {
+                assert_eq!(t[i % columns * rows + i / columns], *x);
+            }
         }
     }
 

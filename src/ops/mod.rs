@@ -12,7 +12,7 @@ mod lanes;
 pub mod layer_norm;
 pub mod linear;
 mod math;
-mod matmul;
+pub(crate) mod matmul;
 pub mod nll_survival;
 mod parallel;
 pub mod sdir;

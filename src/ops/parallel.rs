@@ -64,8 +64,11 @@ pub(crate) fn sum_rows_mut<T: Real>(
         return vec![T::zero(); len];
     }
     let mut total = sums.remove(0);
-    for sum in sums {
-        total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
-    }
+    let at_once = 1 << 14;
+    total.par_chunks_mut(at_once).enumerate().for_each(|(chunk, total)| {
+        for sum in &sums {
+            total.iter_mut().zip(&sum[chunk * at_once..]).for_each(|(total, sum)| *total += *sum);
+        }
+    });
     total
 }

@@ -1,5 +1,7 @@
 //! What every op's suite is made of: inputs, a comparator, derived tolerances and finite differences.
 
+#![allow(unreachable_pub, reason = "shared by several test programs")]
+
 use std::fmt::Debug;
 
 use onkos::rng::Draws;
@@ -25,7 +27,7 @@ pub fn assert_within<T: Real>(what: &str, got: &[T], want: &[f64], bound: f64) {
         let (g, w) = (got[i].f64(), want[i]);
         if g == w || (g.is_nan() && w.is_nan()) { 0.0 } else { (g - w).abs() }
     };
-    let wrong: Vec<usize> = (0..got.len()).filter(|&i| !(off(i) <= bound)).collect();
+    let wrong: Vec<usize> = (0..got.len()).filter(|&i| off(i).is_nan() || off(i) > bound).collect();
     if let Some(&worst) = wrong.iter().max_by(|&&a, &&b| off(a).total_cmp(&off(b))) {
         panic!(
             "{what}: {} of {} elements off by more than {bound:e}; worst [{worst}]: got {}, want {}; first {:?}",

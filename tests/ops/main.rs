@@ -1,7 +1,5 @@
 //! One conformance suite an op: against the formula in f64, finite differences, golden files and the op's own laws.
 
-#![allow(unreachable_pub)]
-
 mod add;
 mod attention_mil;
 mod cade;

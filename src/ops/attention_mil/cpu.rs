@@ -9,7 +9,7 @@ use super::{Affine, AttentionMil, Dims};
 use crate::element::{Feature, Real};
 use crate::features::{Kept, widened, with_elements};
 use crate::ops::math;
-use crate::ops::matmul::{Matrix, product};
+use crate::ops::matmul::{Matrix, product, transposed};
 use crate::ops::parallel::{ROWS, rows_mut, sum_rows_mut};
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
@@ -20,6 +20,8 @@ pub(super) struct Layer<T> {
     gated: bool,
     /// `[D or 2 D, L]`.
     inner: Vec<T>,
+    /// Its transpose.
+    inner_t: Vec<T>,
     /// `[D or 2 D]`.
     inner_bias: Vec<T>,
     /// `[K, D]`.
@@ -35,10 +37,12 @@ impl<T: Real> Layer<T> {
             Some(bias) => bias.value().host().to_vec(),
             None => vec![T::zero(); len],
         };
+        let inner: Vec<T> = maps.iter().flat_map(|map| map.weight.value().host()).copied().collect();
         Layer {
             dims,
             gated: op.u.is_some(),
-            inner: maps.iter().flat_map(|map| map.weight.value().host()).copied().collect(),
+            inner_t: transposed(&inner, maps.len() * dims.d, dims.l),
+            inner,
             inner_bias: maps.iter().flat_map(|map| bias(map, dims.d)).collect(),
             w: op.w.weight.value().clone(),
             w_bias: bias(&op.w, dims.k),
@@ -46,7 +50,7 @@ impl<T: Real> Layer<T> {
     }
 
     /// The columns of `inner^T`: `D`, or `2 D` with the gate.
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.inner_bias.len()
     }
 
@@ -58,22 +62,32 @@ impl<T: Real> Layer<T> {
         Matrix::new(self.w.host(), self.dims.k, self.dims.d)
     }
 
-    /// `tanh(V x + b_V)` and, beside it in each row, `sigmoid(U x + b_U)`; and their product.
-    fn gates(&self, x: &[T], rows: usize, gates: &mut Vec<T>, both: &mut Vec<T>) {
-        let (d, width) = (self.dims.d, self.width());
-        gates.resize(rows * width, T::zero());
-        both.resize(rows * d, T::zero());
-        product(gates, Matrix::new(x, rows, self.dims.l), self.inner().t(), false);
+    /// `tanh(V x + b_V)` and, beside it in each row, `sigmoid(U x + b_U)`.
+    fn gates(&self, x: &[T], gates: &mut [T]) {
+        let (Dims { l, d, .. }, width) = (self.dims, self.width());
         if d == 0 {
             return;
         }
-        for (row, both) in gates.chunks_exact_mut(width).zip(both.chunks_exact_mut(d)) {
+        let rows = gates.len() / width;
+        product(gates, Matrix::new(x, rows, l), Matrix::new(&self.inner_t, l, width), false);
+        for row in gates.chunks_exact_mut(width) {
             row.iter_mut().zip(&self.inner_bias).for_each(|(x, b)| *x += *b);
             let (t, s) = row.split_at_mut(d);
             math::tanh(t);
             math::sigmoid(s);
-            both.copy_from_slice(t);
-            both.iter_mut().zip(s).for_each(|(both, s)| *both *= *s);
+        }
+    }
+
+    /// The product of the gates, `[rows, D]`.
+    fn both(&self, gates: &[T], both: &mut Vec<T>) {
+        let (d, width) = (self.dims.d, self.width());
+        both.clear();
+        for row in gates.chunks_exact(width.max(1)) {
+            let (t, s) = row.split_at(d);
+            match self.gated {
+                true => both.extend(t.iter().zip(s).map(|(t, s)| *t * *s)),
+                false => both.extend_from_slice(t),
+            }
         }
     }
 
@@ -100,6 +114,8 @@ struct Scratch<T> {
 pub(super) struct Saved<T> {
     pub(super) pooled: Tensor<T>,
     pub(super) weights: Tensor<T>,
+    /// `[N, D or 2 D]`: tanh and sigmoid, unless that is too much; then they are calculated again.
+    pub(super) gates: Option<Vec<T>>,
 }
 
 /// The gradients that came in.
@@ -134,39 +150,40 @@ fn runs(bags: &Ragged, range: Range<usize>) -> impl Iterator<Item = (usize, Rang
     })
 }
 
-/// The pooled rows, the weights and the scores.
-pub(super) fn forward<T: Real>(layer: &Layer<T>, x: &Kept<T>, bags: &Ragged) -> [Tensor<T>; 3] {
+/// The pooled rows, the weights and the scores; and the gates where they shall be kept for the backward pass.
+pub(super) fn forward<T: Real>(
+    layer: &Layer<T>,
+    x: &Kept<T>,
+    bags: &Ragged,
+    keep_gates: bool,
+) -> ([Tensor<T>; 3], Option<Vec<T>>) {
     let Dims { n, l, k, .. } = layer.dims;
     let mut scores = Tensor::zeros(&[n, k]);
-    let parts: Vec<Part<T>> = with_elements!(x, x => tiles(layer, x, bags, scores.host_mut()));
+    let mut gates = keep_gates.then(|| vec![T::zero(); n * layer.width()]);
+    let parts: Vec<Part<T>> = with_elements!(x, x => tiles(layer, x, bags, scores.host_mut(), gates.as_deref_mut()));
     let first_part: Vec<usize> = (0..=bags.bags()).map(|b| parts.partition_point(|part| part.bag < b)).collect();
+    let parts_of = |bag: usize| &parts[first_part[bag]..first_part[bag + 1]];
+
+    // The softmax of a bag and head: the largest score, and the sum relative to it.
+    let total = |at: usize| {
+        let (parts, head) = (parts_of(at / k), at % k);
+        let max = parts.iter().map(|p| p.max[head]).fold(T::neg_infinity(), T::max);
+        (max, parts.iter().map(|p| (p.max[head] - max).exp() * p.sum[head]).sum::<T>())
+    };
+    let totals: Vec<(T, T)> = (0..bags.bags() * k).map(total).collect();
 
     let mut pooled = Tensor::zeros(&[bags.bags(), k, l]);
-    // The softmax of a bag and head: the largest score, and the sum relative to it.
-    let mut totals = vec![(T::zero(), T::zero()); bags.bags() * k];
-    let join = |(b, (pooled, totals)): (usize, (&mut [T], &mut [(T, T)]))| {
-        let parts = &parts[first_part[b]..first_part[b + 1]];
-        for (head, total) in totals.iter_mut().enumerate() {
-            let pooled = &mut pooled[head * l..(head + 1) * l];
-            let max = parts.iter().map(|p| p.max[head]).fold(T::neg_infinity(), T::max);
-            let mut sum = T::zero();
+    rows_mut(pooled.host_mut(), l, |first, pooled| {
+        for (at, pooled) in (first..).zip(pooled.chunks_exact_mut(l)) {
+            let (parts, head, (max, sum)) = (parts_of(at / k), at % k, totals[at]);
             for part in parts {
-                let scale = (part.max[head] - max).exp();
-                sum += scale * part.sum[head];
-                math::axpy(pooled, scale, &part.pooled[head * l..(head + 1) * l]);
+                math::axpy(pooled, (part.max[head] - max).exp(), &part.pooled[head * l..(head + 1) * l]);
             }
             if !parts.is_empty() {
                 pooled.iter_mut().for_each(|x| *x /= sum);
             }
-            *total = (max, sum);
         }
-    };
-    if l == 0 {
-        let none = std::iter::repeat_with(|| &mut [] as &mut [T]);
-        none.zip(totals.chunks_mut(k)).enumerate().for_each(join);
-    } else {
-        pooled.host_mut().par_chunks_mut(k * l).zip(totals.par_chunks_mut(k)).enumerate().for_each(join);
-    }
+    });
 
     let mut weights = scores.clone();
     rows_mut(weights.host_mut(), k, |first, weights| {
@@ -183,37 +200,42 @@ pub(super) fn forward<T: Real>(layer: &Layer<T>, x: &Kept<T>, bags: &Ragged) -> 
             }
         }
     });
-    [pooled, weights, scores]
+    ([pooled, weights, scores], gates)
 }
 
 /// Scores every tile and pools its parts, which come in the order of the rows.
-fn tiles<F: Feature, T: Real>(layer: &Layer<T>, x: &[F], bags: &Ragged, scores: &mut [T]) -> Vec<Part<T>> {
-    let Dims { l, k, .. } = layer.dims;
-    let tile = |scratch: &mut Scratch<T>, (tile, scores): (usize, &mut [T])| {
+fn tiles<F: Feature, T: Real>(
+    layer: &Layer<T>,
+    x: &[F],
+    bags: &Ragged,
+    scores: &mut [T],
+    gates: Option<&mut [T]>,
+) -> Vec<Part<T>> {
+    let (Dims { l, k, .. }, width) = (layer.dims, layer.width());
+    let kept: Vec<Option<&mut [T]>> = match gates {
+        Some(gates) if width > 0 => gates.chunks_mut(ROWS * width).map(Some).collect(),
+        _ => std::iter::repeat_with(|| None).take(scores.len().div_ceil(ROWS * k)).collect(),
+    };
+    let tile = |scratch: &mut Scratch<T>, (tile, (scores, kept)): (usize, (&mut [T], Option<&mut [T]>))| {
         let (first, rows) = (tile * ROWS, scores.len() / k);
         let x = widened(&x[first * l..(first + rows) * l], &mut scratch.x);
-        layer.gates(x, rows, &mut scratch.gates, &mut scratch.both);
+        let gates = kept.unwrap_or_else(|| {
+            scratch.gates.resize(rows * width, T::zero());
+            &mut scratch.gates
+        });
+        layer.gates(x, gates);
+        layer.both(gates, &mut scratch.both);
         layer.score(&scratch.both, scores);
         let part = |(bag, run): (usize, Range<usize>)| {
             let run = run.start - first..run.end - first;
-            pool(
-                bag,
-                &x[run.start * l..run.end * l],
-                &scores[run.start * k..run.end * k],
-                layer.dims,
-                &mut scratch.small,
-            )
+            let scores = &scores[run.start * k..run.end * k];
+            pool(bag, &x[run.start * l..run.end * l], scores, layer.dims, &mut scratch.small)
         };
         runs(bags, first..first + rows).map(part).collect::<Vec<_>>()
     };
-    scores
-        .par_chunks_mut(ROWS * k)
-        .enumerate()
-        .map_init(Scratch::default, tile)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .flatten()
-        .collect()
+    let parts: Vec<Vec<Part<T>>> =
+        scores.par_chunks_mut(ROWS * k).zip(kept).enumerate().map_init(Scratch::default, tile).collect();
+    parts.into_iter().flatten().collect()
 }
 
 /// Pools some rows of one bag relative to their largest score.
@@ -263,7 +285,14 @@ pub(super) fn backward<T: Real>(
         score_gradients(layer.dims, x, bags, range.clone(), saved, given, &means, d_score);
         let d_scores = Matrix::new(d_score, rows, k);
 
-        layer.gates(x, rows, &mut scratch.gates, &mut scratch.both);
+        match &saved.gates {
+            Some(gates) => scratch.gates.extend_from_slice(&gates[range.start * width..range.end * width]),
+            None => {
+                scratch.gates.resize(rows * width, T::zero());
+                layer.gates(x, &mut scratch.gates);
+            }
+        }
+        layer.both(&scratch.gates, &mut scratch.both);
         product(d_w, d_scores.t(), Matrix::new(&scratch.both, rows, d), true);
         for row in d_score.chunks_exact(k) {
             d_w_bias.iter_mut().zip(row).for_each(|(sum, g)| *sum += *g);
@@ -374,5 +403,33 @@ fn through_gates<T: Real>(row: &mut [T], grad: &[T]) {
         let (tanh, sigmoid) = (*t, *s);
         *t = *g * sigmoid * (T::one() - tanh * tanh);
         *s = *g * tanh * sigmoid * (T::one() - sigmoid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Draws;
+    use crate::tape::Var;
+
+    #[test]
+    fn gates_that_are_calculated_again_give_the_bits_of_those_that_were_kept() {
+        let (dims, bags) = (Dims { n: 700, l: 12, d: 5, k: 2 }, Ragged::from_lengths([600, 0, 100]));
+        let normal = |name: &str, shape: &[usize]| {
+            let stream = Draws::new(0, 0, name).of(0);
+            Tensor::from_fn(shape, |i| stream.normal(i as u64) as f32)
+        };
+        let [v, u, w] = [("v", [5, 12]), ("u", [5, 12]), ("w", [2, 5])].map(|(n, s)| Var::constant(normal(n, &s)));
+        let map = |weight| Affine { weight, bias: None };
+        let layer = Layer::new(dims, &AttentionMil { v: map(&v), u: Some(map(&u)), w: map(&w) });
+        let (x, g) = (Kept::Real(normal("x", &[700, 12])), normal("g", &[3, 2, 12]));
+        let [kept, again] = [true, false].map(|keep| {
+            let ([pooled, weights, scores], gates) = forward(&layer, &x, &bags, keep);
+            assert_eq!(gates.is_some(), keep);
+            let saved = Saved { pooled, weights, gates };
+            let given = Given { pooled: Some(&g), weights: None, scores: None };
+            (scores, backward(&layer, &x, &bags, &saved, given, true))
+        });
+        assert_eq!(kept, again);
     }
 }

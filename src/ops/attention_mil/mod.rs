@@ -31,9 +31,9 @@
 //! and in the gradients only the sums over all bags.
 //!
 //! # Cost
-//! Forward `4 N L D` flops with the gate, half without; `x` is read once. Backward twice that, and `4 N L D` more where
-//! `x` wants a gradient: tanh and sigmoid are calculated again, because `[N, 2 D]` numbers would often be more memory
-//! than `x` itself. Keeps `x`, the weights and the pooled rows.
+//! Forward `4 N L D` flops with the gate, half without; `x` is read once. Backward as much, and `4 N L D` more where
+//! `x` wants a gradient. Keeps `x`, the weights, the pooled rows and, up to 256 MiB, tanh and sigmoid (`[N, 2 D]`); beyond
+//! that they are calculated again, for another `4 N L D`: the bits are the same.
 //!
 //! # Deviations
 //! None. An empty bag, which the paper does not have, pools to zero and has no gradient.
@@ -79,6 +79,9 @@ pub struct Pooling<T> {
     pub scores: Var<T>,
 }
 
+/// The most memory that tanh and sigmoid of all instances are kept in for the backward pass.
+const KEPT_BYTES: usize = 256 << 20;
+
 /// The sizes of one call, in the letters of the page.
 #[derive(Clone, Copy, Debug)]
 struct Dims {
@@ -98,10 +101,6 @@ impl<T: Real> AttentionMil<'_, T> {
         let dims = self.check(&x, bags)?;
         let layer = cpu::Layer::new(dims, self);
         let (kept, bags, device) = (x.kept(), bags.clone(), tape.device());
-        let [pooled, weights, scores] = match device {
-            Device::Cpu => cpu::forward(&layer, &kept, &bags),
-        };
-        let saved = cpu::Saved { pooled: pooled.clone(), weights: weights.clone() };
         let x = x.var();
         let wants_x = x.wants_grad();
         let absent = Var::constant(Tensor::zeros(&[0]));
@@ -112,6 +111,12 @@ impl<T: Real> AttentionMil<'_, T> {
                 maps.iter().flat_map(|m| [m.map(|m| m.weight), m.and_then(|m| m.bias)]).map(|v| v.unwrap_or(&absent)),
             )
             .collect();
+        let wants_grad = inputs.iter().any(|v| v.wants_grad());
+        let keep = wants_grad && dims.n * layer.width() * size_of::<T>() <= KEPT_BYTES;
+        let ([pooled, weights, scores], gates) = match device {
+            Device::Cpu => cpu::forward(&layer, &kept, &bags, keep),
+        };
+        let saved = cpu::Saved { pooled: pooled.clone(), weights: weights.clone(), gates };
         let [pooled, weights, scores] = tape.record(&inputs, [pooled, weights, scores], move |grads| {
             let [pooled, weights, scores] = grads else { unreachable!("three outputs were recorded") };
             let given = cpu::Given { pooled: pooled.as_ref(), weights: weights.as_ref(), scores: scores.as_ref() };

@@ -71,7 +71,7 @@ pub(super) fn forward<T: Real>(
     }
     let argument = dims.sample_major(&y);
     let mut y = argument.clone();
-    rows_mut(y.host_mut(), o, |_, y| y.iter_mut().for_each(|y| *y = op.activation.value(*y)));
+    rows_mut(y.host_mut(), o, |_, y| op.activation.apply(y));
     let kept = if op.activation.keeps_argument() { argument } else { y.clone() };
     (y, kept)
 }
@@ -91,7 +91,7 @@ pub(super) fn backward<T: Real>(
     let mut inner = grad.clone();
     rows_mut(inner.host_mut(), o, |first, g| {
         let kept = &kept.host()[first * o..][..g.len()];
-        g.iter_mut().zip(kept).for_each(|(g, kept)| *g *= op.activation.slope(*kept));
+        op.activation.chain(g, kept);
     });
     // Sample `b` of group `s` is row `b S + s`: a group is a matrix with a stride.
     let inner = inner.host();

@@ -3,8 +3,8 @@
 use super::{Dims, Linear};
 use crate::element::Real;
 use crate::features::{Kept, widened, with_elements};
-use crate::ops::matmul::{Matrix, product};
-use crate::ops::parallel::{rows_mut, sum_rows};
+use crate::ops::matmul::{Matrix, product, transposed};
+use crate::ops::parallel::{ROWS, rows_mut, sum_rows};
 use crate::tensor::Tensor;
 
 /// The result, and what the slope of the activation is taken from.
@@ -15,27 +15,32 @@ pub(super) fn forward<T: Real>(
     weight: &Tensor<T>,
     bias: Option<&Tensor<T>>,
 ) -> (Tensor<T>, Tensor<T>) {
-    let weight = Matrix::new(weight.host(), outputs, inputs);
+    // Many tiles share one transposed copy; a few read the weight as it is.
+    let copy = (rows > 2 * ROWS).then(|| transposed(weight.host(), outputs, inputs));
+    let weight_t = match &copy {
+        Some(copy) => Matrix::new(copy, inputs, outputs),
+        None => Matrix::new(weight.host(), outputs, inputs).t(),
+    };
     let mut y = Tensor::zeros(&[rows, outputs]);
     with_elements!(x, x => rows_mut(y.host_mut(), outputs, |first, y| {
         let mut scratch = Vec::new();
         let here = y.len() / outputs;
         let x = widened(&x[first * inputs..(first + here) * inputs], &mut scratch);
-        product(y, Matrix::new(x, here, inputs), weight.t(), false);
+        product(y, Matrix::new(x, here, inputs), weight_t, false);
         if let Some(bias) = bias {
             for row in y.chunks_exact_mut(outputs) {
                 row.iter_mut().zip(bias.host()).for_each(|(y, b)| *y += *b);
             }
         }
         if !op.activation.keeps_argument() {
-            y.iter_mut().for_each(|y| *y = op.activation.value(*y));
+            op.activation.apply(y);
         }
     }));
     if !op.activation.keeps_argument() {
         return (y.clone(), y);
     }
     let argument = y.clone();
-    rows_mut(y.host_mut(), outputs, |_, y| y.iter_mut().for_each(|y| *y = op.activation.value(*y)));
+    rows_mut(y.host_mut(), outputs, |_, y| op.activation.apply(y));
     (y, argument)
 }
 
@@ -53,7 +58,7 @@ pub(super) fn backward<T: Real>(
     let mut inner = grad.clone();
     rows_mut(inner.host_mut(), outputs, |first, g| {
         let kept = &kept.host()[first * outputs..][..g.len()];
-        g.iter_mut().zip(kept).for_each(|(g, kept)| *g *= op.activation.slope(*kept));
+        op.activation.chain(g, kept);
     });
     let inner = inner.host();
 
