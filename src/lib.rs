@@ -1,4 +1,4 @@
-//! Survival prediction from whole-slide images and gene expression.
+#![doc = include_str!("../README.md")]
 
 pub mod bench;
 pub mod cli;
