@@ -25,7 +25,7 @@ fn main() -> onkos::Result<()> {
 
     println!("pooled {:?}, attention {:?}", pooling.pooled.shape(), pooling.weights.shape());
     for (bag, rows) in bags.iter().enumerate() {
-        let sum: f32 = pooling.weights.value().host()[rows.clone()].iter().sum();
+        let sum = pooling.weights.value().host()[rows.clone()].iter().fold(0.0, |sum, weight| sum + weight);
         println!("slide {bag}: {} patches, attention sums to {sum:.6}", rows.len());
     }
 

@@ -124,7 +124,8 @@ impl Cox {
         let (loss, mut gradient) = cpu::evaluate(self.ties, plan, log_risk);
         let divisor = match self.normalisation {
             Normalisation::PerEvent if plan.events() > 0 => plan.event_weight(),
-            _ => return Ok((loss, gradient)),
+            // A sum over no death is minus zero; the loss is then a plain 0.
+            _ => return Ok((loss + 0.0, gradient)),
         };
         gradient.iter_mut().for_each(|g| *g /= divisor);
         Ok((loss / divisor, gradient))
