@@ -133,7 +133,8 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
     /// The largest gradient norm; 0 does not clip.
     pub clip_norm: f64,
-    /// The share of the source's patients that are held out to choose the epoch, 0 to below 1.
+    /// The share of the source's patients that are held out to choose the epoch, 0 to below 1. With 0 the last epoch is
+    /// kept.
     pub validation: f64,
     /// Probability of hiding one modality from a patient who has both, in training.
     pub modality_dropout: f64,
@@ -180,7 +181,7 @@ impl RunConfig {
             ("train.epochs", t.epochs > 0, "at least 1", t.epochs.to_string()),
             ("train.batch", t.batch > 0, "at least 1", t.batch.to_string()),
             ("train.patches_per_batch", t.patches_per_batch > 0, "at least 1", t.patches_per_batch.to_string()),
-            ("train.bins", t.bins >= 1 && t.bins <= 1000, "between 1 and 1000", t.bins.to_string()),
+            ("train.bins", (2..=1000).contains(&t.bins), "between 2 and 1000", t.bins.to_string()),
             ("train.nll_alpha", (0.0..=1.0).contains(&t.nll_alpha), "between 0 and 1", t.nll_alpha.to_string()),
             (
                 "train.learning_rate",
@@ -205,13 +206,13 @@ impl RunConfig {
                 "train.select",
                 t.validation > 0.0 || t.select == Select::Last,
                 "\"last\" when train.validation is 0",
-                format!("{:?}", t.select),
+                word(&t.select),
             ),
             (
                 "train.risk_set",
                 t.loss == Loss::Cox || t.risk_set == RiskSet::Batch,
                 "\"batch\" when train.loss is \"nll\", which has no risk sets",
-                format!("{:?}", t.risk_set),
+                word(&t.risk_set),
             ),
         ] {
             if !ok {
@@ -220,6 +221,11 @@ impl RunConfig {
         }
         self.model.check()
     }
+}
+
+/// A choice as a run file spells it.
+fn word(choice: &impl Serialize) -> String {
+    serde_json::to_string(choice).expect("a choice is one word")
 }
 
 #[cfg(test)]

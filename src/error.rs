@@ -147,13 +147,28 @@ pub enum Error {
         /// What is wrong, with its line.
         why: String,
     },
-    /// Two cohorts of one run have the same name.
+    /// The results of two cohorts of one run would be written to one file.
     #[error(
-        "two cohorts are called {name:?}, so their results would overwrite each other; give each cohort file its own name"
+        "the results of {} and of {} would both be called {name}; give each cohort file a name of its own", files[0].display(), files[1].display()
     )]
     SameName {
-        /// The name.
+        /// The name of the results.
         name: String,
+        /// The two cohort files.
+        files: [PathBuf; 2],
+    },
+    /// A training has left the numbers that can be calculated with.
+    #[error("the training has diverged: a prediction is not finite; lower train.learning_rate or train.clip_norm")]
+    Diverged,
+    /// A model gives a patient no risk.
+    #[error(
+        "cohort {cohort}: the risk of {case} is not finite; look for extreme values in the features of this patient"
+    )]
+    Risk {
+        /// The cohort.
+        cohort: String,
+        /// The patient.
+        case: String,
     },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]
@@ -176,7 +191,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file or folder could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{}: {}", path.display(), said(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -190,5 +205,71 @@ impl Error {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         |source| Error::Io { path, source }
+    }
+}
+
+/// What the system said, as the end of a sentence: in lower case, without what is for programmers.
+pub(crate) fn said(why: &std::io::Error) -> String {
+    let text = why.to_string();
+    // Temporary files are named by nobody, so where they lie is not worth a word.
+    let text = [" at path \"", " (os error "].iter().fold(&text[..], |t, end| t.split(end).next().unwrap_or(t));
+    let mut letters = text.chars();
+    match letters.next() {
+        // An acronym at the start stays one.
+        Some(first) if letters.clone().next().is_some_and(char::is_lowercase) => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.into(),
+    }
+}
+
+/// What a parser expected, in the words of someone who does not write Rust.
+pub(crate) fn without_types(why: &str) -> String {
+    let words = [(&["f64", "f32"][..], "a number"), (&["usize", "u64", "u32"], "a whole number from 0")];
+    let replace = |text: String, (types, word): &(&[&str], &str)| {
+        types.iter().fold(text, |text, name| text.replace(&format!("expected {name}"), &format!("expected {word}")))
+    };
+    words.iter().fold(why.into(), replace)
+}
+
+/// The line of a TOML file that an error is about, if it is known, and what is wrong with it.
+pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
+    let why = without_types(&error.message().trim().replace('\n', "; "));
+    let line = error.span().map(|span| {
+        let before = span.start.min(text.len());
+        let line = 1 + text.as_bytes()[..before].iter().filter(|&&b| b == b'\n').count();
+        // Of a table that is told apart by one of its keys only the start is known: look for the key below it.
+        let key = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+        let is_key = |l: &str| {
+            let rest = key.and_then(|key| l.trim_start().strip_prefix(key));
+            rest.is_some_and(|rest| rest.starts_with([' ', '\t', '=', '.']))
+        };
+        line + text.lines().skip(line - 1).position(is_key).unwrap_or(0)
+    });
+    (line, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_ends_a_sentence() {
+        let missing = std::fs::File::open("no such file").unwrap_err();
+        assert_eq!(Error::io("x.csv")(missing).to_string(), "x.csv: no such file or directory");
+        let unwritten = tempfile::Builder::new().tempfile_in("no such folder").unwrap_err();
+        assert_eq!(said(&unwritten), "no such file or directory");
+        assert_eq!(said(&std::io::Error::other("EOF in a header")), "EOF in a header");
+    }
+
+    #[test]
+    fn an_unknown_key_is_found_in_its_line() {
+        for (text, line) in [("\nsed = 1\n", 2), ("[model]\nname = \"fusion\"\nwidth = 3\n widht=3", 4)] {
+            let error = toml::from_str::<crate::config::RunConfig>(text).unwrap_err();
+            let (found, why) = toml_error(text, &error);
+            assert!(found == Some(line) && why.starts_with("unknown field `"), "{found:?} {why}");
+        }
+        let error = toml::from_str::<crate::config::RunConfig>("seed = -1").unwrap_err();
+        assert!(toml_error("seed = -1", &error).1.ends_with("expected a whole number from 0"), "{error}");
     }
 }

@@ -10,16 +10,17 @@
 //! figures/COHORT.json  the figures of a cohort (COHORT.SET.json for the sets of the source)
 //! ```
 //!
-//! It appears by rename when it is complete; until then it is a hidden folder beside its name.
+//! It appears by rename when it is complete; until then it is a hidden folder beside its name, `.NAME.` and some letters.
+//! A training that is killed leaves that behind: nothing reads it, and it may be deleted.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Select};
 use crate::data::{Cohort, FileHash, Split, write_file};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, toml_error};
 use crate::evaluate::{Evaluation, Figures};
 use crate::model::{Predictions, Predictor};
 
@@ -78,12 +79,19 @@ pub fn peak_memory_bytes() -> Option<u64> {
 /// Reads a run file.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::RunFile`] for what is not TOML or has an unknown key, [`Error::Setting`].
+/// [`Error::Io`]; [`Error::RunFile`] for what is not TOML, has an unknown key or a setting out of range.
 pub fn read_config(path: &Path) -> Result<RunConfig> {
+    let refuse = |why| Error::RunFile { path: path.into(), why };
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let config: RunConfig = toml::from_str(&text)
-        .map_err(|why| Error::RunFile { path: path.into(), why: why.to_string().trim_end().into() })?;
-    config.check()?;
+    let mut config: RunConfig = toml::from_str(&text).map_err(|error| match toml_error(&text, &error) {
+        (Some(line), why) => refuse(format!("line {line}: {why}")),
+        (None, why) => refuse(why),
+    })?;
+    if config.train.validation == 0.0 {
+        // Nobody is there to choose another.
+        config.train.select = Select::Last;
+    }
+    config.check().map_err(|why| refuse(why.to_string()))?;
     Ok(config)
 }
 

@@ -30,29 +30,33 @@ impl Check {
 
 fn print(report: &Report) {
     let name = report.name.as_deref().unwrap_or("?");
-    println!("{name} ({})", report.file.display());
+    say!("{name} ({})", report.file.display());
     let percent = report.event_rate.map_or(String::new(), |r| format!(" ({:.1} %)", 100.0 * r));
-    println!("  {} patients, {} events{percent}", report.patients, report.events);
+    say!("  {} patients, {} events{percent}", report.patients, report.events);
     if let Some([first, last]) = report.time_range {
         let follow_up = report.median_follow_up.map_or("not reached".into(), |m| format!("{m:.4}"));
-        println!("  times {first} to {last}, median follow-up {follow_up}");
+        say!("  times {first} to {last}, median follow-up {follow_up}");
     }
     match report.genes {
-        Some(genes) => println!("  {genes} genes in {} signatures", report.signatures),
-        None => println!("  no gene expression"),
+        Some(genes) => say!("  {genes} genes in {} signatures", report.signatures),
+        None => say!("  no gene expression"),
     }
     match &report.slides {
-        Some(s) => println!(
+        Some(s) => say!(
             "  {} patches of {} {} features, {} to {} a patient",
-            s.instances, s.width, s.dtype, s.shortest, s.longest
+            s.instances,
+            s.width,
+            s.dtype,
+            s.shortest,
+            s.longest
         ),
-        None => println!("  no slides"),
+        None => say!("  no slides"),
     }
     for warning in &report.warnings {
-        println!("  warning: {warning}");
+        say!("  warning: {warning}");
     }
     for problem in &report.problems {
-        println!("  wrong: {problem}");
+        say!("  wrong: {problem}");
     }
-    println!("  {}", if report.sound { "nothing is wrong" } else { "correct what is wrong and check again" });
+    say!("  {}", if report.sound { "nothing is wrong" } else { "correct what is wrong and check again" });
 }

@@ -37,16 +37,16 @@ impl Doctor {
             print_json(&findings);
             return Ok(Outcome::Done);
         }
-        println!("onkos {} on {}", findings.version, findings.target);
-        println!("threads  {} of {} cores", findings.threads, findings.cores);
-        println!("simd     {}", findings.simd);
+        say!("onkos {} on {}", findings.version, findings.target);
+        say!("threads  {} of {} cores", findings.threads, findings.cores);
+        say!("simd     {}", findings.simd);
         if let Some(bytes) = findings.memory_bytes {
-            println!("memory   {:.1} GiB", super::train::gib(bytes));
+            say!("memory   {:.1} GiB", super::train::gib(bytes));
         }
         for found in &findings.devices {
-            println!("{:<8} {}", found.device, if found.usable { "usable" } else { "not used" });
+            say!("{:<8} {}", found.device, if found.usable { "usable" } else { "not used" });
             for reason in &found.reasons {
-                println!("         {reason}");
+                say!("         {reason}");
             }
         }
         Ok(Outcome::Done)

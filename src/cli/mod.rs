@@ -3,6 +3,13 @@
 //! Results go to standard output, as text or with `--json` as one JSON document; progress and errors go to standard
 //! error. The exit code is 0 only on success, and 2 for anything that the user can change.
 
+/// Prints a line to standard output, like `println!` but without a panic where it is closed (`| head`) or full.
+macro_rules! say {
+    ($($arg:tt)*) => {
+        $crate::cli::print_line(format_args!($($arg)*))
+    };
+}
+
 mod bench;
 mod check;
 mod doctor;
@@ -13,6 +20,7 @@ mod quickstart;
 mod table;
 mod train;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,7 +28,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::data::{Cohort, Problems};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, said};
 
 /// Predicts how long cancer patients live from whole-slide images and gene expression.
 #[derive(Debug, Parser)]
@@ -66,7 +74,10 @@ enum Command {
 
 /// Runs the command of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return explain(&usage),
+    };
     let result = start(&cli.global).and_then(|device| match &cli.command {
         Command::Quickstart(command) => command.run(&cli.global, device),
         Command::Train(command) => command.run(&cli.global, device),
@@ -81,12 +92,24 @@ pub fn run() -> ExitCode {
         Ok(Outcome::Refused) => ExitCode::from(2),
         Err(error) => {
             if cli.global.json {
-                println!("{}", serde_json::json!({ "error": error.to_string() }));
+                print_error(&error.to_string());
             }
-            eprintln!("onkos: {error}");
+            let _ = writeln!(std::io::stderr(), "onkos: {error}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Shows help that was asked for, or what is wrong with the arguments.
+fn explain(usage: &clap::Error) -> ExitCode {
+    if usage.use_stderr() && std::env::args().any(|arg| arg == "--json") {
+        let text = usage.render().to_string();
+        // The sentence; usage and hints follow after a blank line.
+        let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        print_error(&sentence.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    let printed = usage.print();
+    if usage.use_stderr() || printed.is_err() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
 /// How a command ended that said all there is to say.
@@ -122,5 +145,20 @@ fn open_all(paths: &[PathBuf]) -> Result<Vec<Cohort>> {
 
 /// Prints a value as one JSON document.
 fn print_json(value: &impl serde::Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
+    say!("{}", serde_json::to_string_pretty(value).expect("plain data"));
+}
+
+fn print_error(sentence: &str) {
+    say!("{}", serde_json::json!({ "error": sentence }));
+}
+
+/// See `say!`. A result that could not be told is no success, but what was written to files stays.
+fn print_line(line: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    if let Err(why) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        if why.kind() != std::io::ErrorKind::BrokenPipe {
+            let _ = writeln!(std::io::stderr(), "onkos: standard output: {}", said(&why));
+        }
+        std::process::exit(2);
+    }
 }

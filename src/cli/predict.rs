@@ -28,7 +28,9 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
-        if !self.force && std::fs::symlink_metadata(&self.out).is_ok() {
+        // Writing over is renaming over, and that would replace a device such as /dev/stdout by a file.
+        let replaceable = |there: std::fs::Metadata| self.force && (there.is_file() || there.is_symlink());
+        if !std::fs::symlink_metadata(&self.out).map_or(true, replaceable) {
             return Err(Error::Exists { path: self.out.clone() });
         }
         let Run { config, predictor, .. } = Run::open(&self.run)?;
@@ -41,7 +43,7 @@ impl Predict {
         if global.json {
             print_json(&serde_json::json!({ "cohort": cohort.name, "patients": patients, "high": high, "out": out }));
         } else {
-            println!("{patients} risks of {}, {high} above the training median: {out}", cohort.name);
+            say!("{patients} risks of {}, {high} above the training median: {out}", cohort.name);
         }
         Ok(Outcome::Done)
     }

@@ -1,5 +1,7 @@
 //! The bar of a training.
 
+use std::io::Write;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::evaluate::Figure;
@@ -37,7 +39,8 @@ impl Bar {
                 // A log wants some lines, not thousands.
                 let every = self.epochs.div_ceil(20);
                 if self.plain && (record.epoch % every == 0 || record.epoch == self.epochs || record.epoch == 1) {
-                    eprintln!("{}", self.line(record));
+                    // Whoever closed standard error wants no lines; that is no reason to stop a training.
+                    let _ = writeln!(std::io::stderr(), "{}", self.line(record));
                 }
             }
         }

@@ -31,8 +31,8 @@ impl Quickstart {
         let folder = study.finish()?;
         let [source, target] = names.map(|name| folder.join(name));
         if !global.json {
-            println!("a synthetic study of two cohorts, made in {}", folder.display());
-            println!("training on {}, testing on {}, which is never trained on\n", show(&source)?, show(&target)?);
+            say!("a synthetic study of two cohorts, made in {}", folder.display());
+            say!("training on {}, testing on {}, which is never trained on\n", show(&source)?, show(&target)?);
         }
         let train = Train {
             source,

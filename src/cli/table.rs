@@ -15,7 +15,7 @@ pub(super) fn print(header: &[&str], rows: &[Vec<String>]) {
             .enumerate()
             .map(|(c, (cell, &w))| if c == 0 { format!("{cell:<w$}") } else { format!("{cell:>w$}") })
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
     };
     line(&mut header.iter().copied());
     for row in rows {
@@ -46,7 +46,7 @@ pub(super) fn print_figures(figures: &[Figures]) {
     print(&header, &figures.iter().map(row).collect::<Vec<_>>());
     for f in figures {
         for (name, why) in undefined(f) {
-            println!("{}: no {name}: {why}", f.cohort);
+            say!("{}: no {name}: {why}", f.cohort);
         }
     }
 }

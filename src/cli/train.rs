@@ -1,5 +1,6 @@
 //! `onkos train`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::progress::Bar;
 use super::{Global, Outcome, open_all, print_json, table};
-use crate::config::{RunConfig, Select};
+use crate::config::RunConfig;
 use crate::data::{Cohort, RunDir, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -44,6 +45,9 @@ pub(super) struct Train {
     #[arg(long, value_name = "K", default_value_t = 0, requires = "split")]
     pub(super) fold: usize,
     /// The run folder to make [default: runs/SOURCE-seedN]
+    ///
+    /// It appears when everything is in it. A training that was killed leaves a hidden folder .RUN.* beside it, which
+    /// nothing reads and which you may delete.
     #[arg(long, value_name = "RUN")]
     pub(super) out: Option<PathBuf>,
     /// Bootstrap replicates of each interval
@@ -70,8 +74,8 @@ impl Train {
             table::print_figures(&summary.figures);
             let memory = summary.peak_memory_bytes.map_or(String::new(), |b| format!(", {:.2} GiB at most", gib(b)));
             let (epoch, seconds) = (summary.kept_epoch, summary.training_seconds);
-            println!("epoch {epoch} was kept; {seconds:.1} s of training{memory}");
-            println!("run: {}", summary.run.display());
+            say!("epoch {epoch} was kept; {seconds:.1} s of training{memory}");
+            say!("run: {}", summary.run.display());
         }
         Ok(Outcome::Done)
     }
@@ -80,9 +84,6 @@ impl Train {
         let mut config = self.config.as_deref().map(run::read_config).transpose()?.unwrap_or_default();
         config.seed = self.seed.unwrap_or(config.seed);
         config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
-        if config.train.validation == 0.0 && self.split.is_none() {
-            config.train.select = Select::Last;
-        }
         config.check()?;
         Ok(config)
     }
@@ -100,20 +101,22 @@ impl Train {
     fn train(&self, global: &Global, device: Device) -> Result<Summary> {
         // Everything that can be refused is refused before anything is trained or made.
         let config = self.config()?;
+        if let Some(out) = self.out.as_ref().filter(|out| std::fs::symlink_metadata(out).is_ok()) {
+            return Err(Error::Exists { path: out.clone() });
+        }
         let paths: Vec<PathBuf> = std::iter::once(&self.source).chain(&self.target).cloned().collect();
         let cohorts = open_all(&paths)?;
         let (source, targets) = cohorts.split_first().expect("the source is one of them");
         source.require_events()?;
-        let mut names: Vec<String> = cohorts.iter().map(|c| run::file_name(&c.name)).collect();
-        names.sort();
-        if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
-            return Err(Error::SameName { name: twice[0].clone() });
-        }
+        refuse_same_names(&cohorts, &paths)?;
         let split = self.split(&config, source)?;
         let recipe = Recipe::fit(&config, source, &split.train)?;
         for target in targets {
             CohortSource::new(&recipe, target)?;
         }
+        // Now, because they say what was trained on: a file may be replaced while the training runs.
+        let hashes: Vec<_> = cohorts.iter().map(Cohort::hashes).collect::<Result<_>>()?;
+        let inputs = hashes.concat();
         let out = self.out.clone().unwrap_or_else(|| {
             PathBuf::from("runs").join(format!("{}-seed{}", run::file_name(&source.name), config.seed))
         });
@@ -169,10 +172,6 @@ impl Train {
                 all.push(figures);
             }
         }
-        let mut inputs = Vec::new();
-        for cohort in &cohorts {
-            inputs.extend(cohort.hashes()?);
-        }
         let peak_memory_bytes = run::peak_memory_bytes();
         let manifest = Manifest {
             onkos: env!("CARGO_PKG_VERSION"),
@@ -195,6 +194,22 @@ impl Train {
         let run = folder.finish()?;
         Ok(Summary { run, kept_epoch: trained.kept_epoch, training_seconds, peak_memory_bytes, figures: all })
     }
+}
+
+/// Refuses cohorts of which one would write over the results of another. The first is the source, whose figures carry
+/// the names of its sets.
+fn refuse_same_names(cohorts: &[Cohort], paths: &[PathBuf]) -> Result<()> {
+    let mut seen = HashMap::new();
+    for (number, (cohort, path)) in cohorts.iter().zip(paths).enumerate() {
+        let name = run::file_name(&cohort.name);
+        let sets = run::sets(&Split::default()).map(|(set, _)| format!("{name}.{set}"));
+        for name in std::iter::once(name).chain(sets.into_iter().filter(|_| number == 0)) {
+            if let Some(first) = seen.insert(name.clone(), path) {
+                return Err(Error::SameName { name, files: [first.clone(), path.clone()] });
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn gib(bytes: u64) -> f64 {

@@ -60,12 +60,12 @@ impl Bins {
     /// [`Error::Setting`] if there are fewer than two bins, or so many that two quantiles of the event times are equal.
     pub fn fit(rule: BinRule, times: &[f64], events: &[bool], bins: usize) -> Result<Bins> {
         if bins < 2 {
-            return Err(Error::Setting { name: "bins", want: "at least 2", value: bins.to_string() });
+            return Err(Error::Setting { name: "train.bins", want: "at least 2", value: bins.to_string() });
         }
         let mut uncensored: Vec<f64> = times.iter().zip(events).filter(|(_, event)| **event).map(|(t, _)| *t).collect();
         uncensored.sort_unstable_by(f64::total_cmp);
         let few = || Error::Setting {
-            name: "bins",
+            name: "train.bins",
             want: "so few that the quantiles of the event times differ",
             value: bins.to_string(),
         };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::{Problem, Problems};
 use super::table::read_text;
+use crate::error::toml_error;
 
 /// The contents of a cohort file. Paths are as written, relative to the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,9 +124,8 @@ impl CohortFile {
                 Some(file)
             }
             Err(e) => {
-                let before = e.span().map_or(0, |span| span.start).min(text.len());
-                let line = 1 + text.as_bytes()[..before].iter().filter(|&&b| b == b'\n').count();
-                problems.push(Problem::Config { file: path.into(), line, why: e.message().trim().replace('\n', "; ") });
+                let (line, why) = toml_error(&text, &e);
+                problems.push(Problem::Config { file: path.into(), line: line.unwrap_or(1), why });
                 None
             }
         }

@@ -65,7 +65,7 @@ pub enum Problem {
     DuplicatePatient { file: PathBuf, line: usize, first: usize, case: String },
     /// No patient has an event, so nothing can be learnt.
     #[error(
-        "{cohort}: none of {patients} patients has an event; is the column of events one of censoring? then name it as censored = "
+        "{cohort}: none of {patients} patients has an event; is the column of events one of censoring? then name it as censored, not as event"
     )]
     NoEvents { cohort: String, patients: usize },
 
@@ -92,7 +92,7 @@ pub enum Problem {
     Offset { file: PathBuf, index: usize, value: i128, want: String },
 
     /// The list of genes has not the length of the RNA tensor.
-    #[error("{}: {got} genes, but the RNA tensor has {want} columns", file.display())]
+    #[error("{}: {got} genes, but the RNA tensor has {want} columns; name each column in a line, in order", file.display())]
     GeneCount { file: PathBuf, want: usize, got: usize },
     /// A gene occurs twice.
     #[error("{}: line {line}: gene {gene} was there already; names must differ", file.display())]
@@ -101,7 +101,7 @@ pub enum Problem {
     #[error("{}: no RNA of {case}; add the row, or set missing = \"keep\" in [rna]", file.display())]
     NoRna { file: PathBuf, case: String },
     /// RNA of a patient is NaN or infinite.
-    #[error("{}: RNA of {case} is {value} in gene {gene} ({count} such values in the row)", file.display())]
+    #[error("{}: RNA of {case} is {value} in gene {gene} ({count} such values in the row); correct them, every value must be finite", file.display())]
     RnaNotFinite { file: PathBuf, case: String, gene: String, value: f32, count: usize },
     /// A table of signatures is neither of the two forms, or the family is not in it.
     #[error("{}: no signatures of family {family:?}; there are {}", file.display(), list(has))]

@@ -58,9 +58,13 @@ impl Rna {
         let mut values = values;
         let clinical = clinical?;
         for (patient, row) in values.chunks_exact_mut(genes.len().max(1)).enumerate() {
-            if section.missing == MissingRna::Keep && row.iter().all(|x| x.is_nan()) {
+            if row.iter().all(|x| x.is_nan()) {
                 present[patient] = false;
                 row.fill(0.0);
+                if section.missing == MissingRna::Error {
+                    let case = clinical.patients[patient].case.clone();
+                    problems.push(Problem::NoRna { file: file.clone(), case });
+                }
             }
             let mut wrong = row.iter().enumerate().filter(|(_, x)| !x.is_finite());
             if let Some((gene, &value)) = wrong.next() {

@@ -8,6 +8,7 @@ use super::clinical::Clinical;
 use super::file::SlidesFile;
 use super::problem::{Problem, Problems};
 use super::tensors::TensorFile;
+use crate::error::said;
 use crate::features::FeatureType;
 
 /// The tensor of patch features in every file.
@@ -136,7 +137,7 @@ const OTHER_FORMATS: [&str; 4] = ["h5", "pt", "npy", "npz"];
 
 fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) -> Option<Slides> {
     if let Err(e) = std::fs::read_dir(dir) {
-        problems.push(Problem::Unreadable { file: dir.into(), why: e.to_string() });
+        problems.push(Problem::Unreadable { file: dir.into(), why: said(&e) });
         return None;
     }
     let mut first: Option<(PathBuf, usize, FeatureType)> = None;

@@ -32,7 +32,7 @@ impl Split {
     /// # Errors
     /// [`Error::Setting`] if the fraction is not above 0 and below 1, or leaves one of the sets empty.
     pub fn random(patients: &[Patient], fraction: f64, seed: u64) -> Result<Split> {
-        let refuse = |want| Err(Error::Setting { name: "split.validation", want, value: fraction.to_string() });
+        let refuse = |want| Err(Error::Setting { name: "train.validation", want, value: fraction.to_string() });
         if !(fraction > 0.0 && fraction < 1.0) {
             return refuse("above 0 and below 1");
         }
@@ -45,7 +45,7 @@ impl Split {
             split.train.extend(&stratum[part..]);
         }
         if split.train.is_empty() || split.validation.is_empty() {
-            return refuse("such that both sets have a patient");
+            return refuse("such that the training and the validation set have a patient each");
         }
         Ok(split.sorted())
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use csv::{ReaderBuilder, StringRecord};
 
 use super::problem::{Problem, Problems};
+use crate::error::said;
 
 /// More columns than any table of genes has.
 const MAX_COLUMNS: usize = 250_000;
@@ -49,7 +50,7 @@ pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> 
     let bytes = match bytes {
         Ok(bytes) => bytes,
         Err(e) => {
-            problems.push(Problem::Unreadable { file: file.into(), why: e.to_string() });
+            problems.push(Problem::Unreadable { file: file.into(), why: said(&e) });
             return None;
         }
     };

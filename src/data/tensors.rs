@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::map::Map;
 use super::problem::{Problem, Problems};
+use crate::error::said;
 
 // Features are copied out of a file as bytes; the format is little-endian.
 const _: () = assert!(cfg!(target_endian = "little"), "onkos reads safetensors on little-endian machines only");
@@ -73,7 +74,7 @@ impl TensorFile {
         let map = match Map::open(path) {
             Ok(map) => map,
             Err(e) => {
-                problems.push(Problem::Unreadable { file: path.into(), why: e.to_string() });
+                problems.push(Problem::Unreadable { file: path.into(), why: said(&e) });
                 return None;
             }
         };

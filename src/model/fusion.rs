@@ -108,6 +108,14 @@ impl FusionConfig {
                 return Err(Error::Setting { name, want: "between 1 and 65536", value: size.to_string() });
             }
         }
+        if self.head_hidden > 65_536 {
+            let (name, want) = ("model.head_hidden", "at most 65536");
+            return Err(Error::Setting { name, want, value: self.head_hidden.to_string() });
+        }
+        if self.heads * self.width > 65_536 {
+            let (name, want) = ("model.heads", "such that heads times width is at most 65536");
+            return Err(Error::Setting { name, want, value: self.heads.to_string() });
+        }
         for (name, p) in [
             ("model.gene_dropout", self.gene_dropout),
             ("model.patch_dropout", self.patch_dropout),

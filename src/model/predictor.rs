@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use super::{CohortSource, Model, Recipe};
 use crate::data::{Cohort, Problems, TensorFile, write_file};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_types};
 use crate::nn::{Builder, Params};
 use crate::tensor::Tensor;
 use crate::train::{Batching, Source, in_order, predict};
@@ -33,13 +35,15 @@ pub struct Predictions {
 /// The key of the recipe among the metadata of a model file, and that of the layout of the file.
 const RECIPE: &str = "onkos.recipe";
 const SCHEMA: (&str, &str) = ("onkos.schema", "1");
+/// The key of the checksum over recipe and parameters: a flipped bit of a weight would give other risks and no error.
+const CHECKSUM: &str = "onkos.sha256";
 
 impl Predictor {
     /// The predictions for all patients of a cohort. The order and the batches do not change a bit of a patient's risk
     /// beyond rounding.
     ///
     /// # Errors
-    /// A cohort that the model cannot see: see [`CohortSource::new`].
+    /// A cohort that the model cannot see: see [`CohortSource::new`]; [`Error::Risk`] for a risk that is not finite.
     pub fn predict(&self, cohort: &Cohort, batching: Batching) -> Result<Predictions> {
         let source = CohortSource::new(&self.recipe, cohort)?;
         let patches: Vec<usize> = (0..cohort.len()).map(|p| source.patches(p)).collect();
@@ -48,7 +52,10 @@ impl Predictor {
             raw.extend_from_slice(predict(&self.model, &self.params, &source, &batch, None)?.host());
         }
         let width = self.recipe.outputs();
-        let risk = raw.chunks(width).map(|row| self.recipe.risk(row)).collect();
+        let risk: Vec<f64> = raw.chunks(width).map(|row| self.recipe.risk(row)).collect();
+        if let Some(p) = risk.iter().position(|risk| !risk.is_finite()) {
+            return Err(Error::Risk { cohort: cohort.name.clone(), case: cohort.patients[p].case.clone() });
+        }
         Ok(Predictions { raw: Tensor::new(&[cohort.len(), width], raw)?, risk })
     }
 
@@ -61,7 +68,8 @@ impl Predictor {
         let recipe = serde_json::to_string(&self.recipe).expect("a recipe is plain data");
         // Sorted maps, so that the same model gives the same bytes: the crate that reads the file writes its metadata
         // in the order of a hash map.
-        let metadata = BTreeMap::from([("format", "pt"), (SCHEMA.0, SCHEMA.1), (RECIPE, &recipe)]);
+        let sum = checksum(&recipe, self.params.iter().collect());
+        let metadata = BTreeMap::from([("format", "pt"), (SCHEMA.0, SCHEMA.1), (RECIPE, &recipe), (CHECKSUM, &sum)]);
         let mut header = BTreeMap::from([("__metadata__", serde_json::json!(metadata))]);
         let mut end = 0;
         for (name, value) in self.params.iter() {
@@ -82,8 +90,8 @@ impl Predictor {
     /// Reads a model file. Nothing in it is believed before it was compared with the length of the file.
     ///
     /// # Errors
-    /// [`Error::Data`] if it is cut short or its header lies; [`Error::ModelFile`] if it is not a model file of onkos;
-    /// [`Error::Parameter`] if a parameter is absent or has another shape.
+    /// [`Error::Data`] if it is cut short or its header lies; [`Error::ModelFile`] if it is not a model file of onkos, or
+    /// one that was changed since it was written; [`Error::Parameter`] if a parameter is absent or has another shape.
     pub fn load(path: &Path) -> Result<Predictor> {
         let bad = |why: String| Error::ModelFile { path: path.into(), why };
         let mut problems = Problems::default();
@@ -93,18 +101,37 @@ impl Predictor {
             Some(other) => return Err(bad(format!("its layout is version {other}, this onkos reads {}", SCHEMA.1))),
             None => return Err(bad("it was not written by onkos train".into())),
         }
-        let recipe = file.metadata(RECIPE).ok_or_else(|| bad(format!("its header lacks {RECIPE}")))?;
-        let recipe: Recipe = serde_json::from_str(recipe).map_err(|why| bad(why.to_string()))?;
+        let text = file.metadata(RECIPE).ok_or_else(|| bad(format!("its header lacks {RECIPE}")))?;
+        let recipe: Recipe = serde_json::from_str(text).map_err(|why| bad(without_types(&why.to_string())))?;
         recipe.check().map_err(bad)?;
         let mut stored = HashMap::new();
         for (name, info) in file.tensors() {
             if let Some(values) = file.floats(name, info, &mut problems) {
+                if let Some(i) = values.iter().position(|x| !x.is_finite()) {
+                    return Err(bad(format!("{name}[{i}] is {}; copy the file again", values[i])));
+                }
                 stored.insert(name.into(), Tensor::new(&info.shape, values)?);
             }
         }
         problems.or(())?;
+        let sum = checksum(text, stored.iter().map(|(name, value): (&String, _)| (name.as_str(), value)).collect());
+        if file.metadata(CHECKSUM) != Some(&sum) {
+            return Err(bad("its contents have changed since it was written; copy the file again".into()));
+        }
         let builder = Builder::stored(stored);
         let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
         Ok(Predictor { recipe, model, params })
     }
+}
+
+/// The SHA-256 of a recipe and of the name, shape and values of each parameter, in the order of the names.
+fn checksum(recipe: &str, mut params: Vec<(&str, &Tensor<f32>)>) -> String {
+    params.sort_by_key(|(name, _)| *name);
+    let mut hasher = Sha256::new();
+    hasher.update(recipe);
+    for (name, value) in params {
+        hasher.update(format!("\0{name} {:?}\0", value.shape()));
+        value.host().iter().for_each(|x| hasher.update(x.to_le_bytes()));
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -129,6 +129,12 @@ impl Recipe {
         if !self.patches.as_ref().is_none_or(lengths) {
             return Err("its mean and deviation have not the width of its patch features".into());
         }
+        let standard = self.patches.iter().filter_map(|p| p.standard.as_ref());
+        for (mean, deviation) in standard {
+            if !mean.iter().all(|m| m.is_finite()) || !deviation.iter().all(|d| d.is_finite() && *d > 0.0) {
+                return Err("the means of its patch features must be finite, and their deviations above 0 too".into());
+            }
+        }
         Ok(())
     }
 

@@ -219,6 +219,9 @@ impl Fit<'_> {
             let batch: Vec<usize> = batch.into_iter().map(|i| patients[i]).collect();
             all.extend_from_slice(predict(self.model, params, self.source, &batch, None)?.host());
         }
+        if !all.iter().all(|x| x.is_finite()) {
+            return Err(Error::Diverged);
+        }
         let width = all.len() / patients.len().max(1);
         crate::Tensor::new(&[patients.len(), width], all)
     }

@@ -4,7 +4,7 @@ use super::source::Source;
 use crate::config::{Loss, TrainConfig};
 use crate::device::Device;
 use crate::element::Real;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::nn::{Noise, Params, Pass, grads_of};
 use crate::ops::cox::{Cox, Normalisation, Outcomes, Plan};
@@ -60,8 +60,11 @@ impl Objective {
     /// The loss of predictions, `[n, K]`, of the named patients, what it is a mean over, and its gradient, `[n, K]`.
     ///
     /// # Errors
-    /// Predictions that are not finite: the training has diverged.
+    /// [`Error::Diverged`] if a prediction is not finite.
     pub fn of_predictions<T: Real>(&self, patients: &[usize], prediction: &Tensor<T>) -> Result<(f64, f64, Tensor<T>)> {
+        if !prediction.host().iter().all(|x| x.f64().is_finite()) {
+            return Err(Error::Diverged);
+        }
         match &self.kind {
             Kind::Cox(cox) => {
                 let plan = self.plan(patients)?;
