@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{BinRule, MissingGenes, Scaling};
+use crate::data::{BinRule, MissingGenes, Modality, Scaling};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
@@ -22,25 +22,6 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// How it is trained.
     pub train: TrainConfig,
-}
-
-/// One kind of data of a patient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Modality {
-    /// Gene expression, in signatures.
-    Genes,
-    /// Patch features of the slides.
-    Patches,
-}
-
-impl std::fmt::Display for Modality {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Modality::Genes => "genes",
-            Modality::Patches => "patches",
-        })
-    }
 }
 
 /// What of the cohort the model sees, and how it is scaled. Whatever is fitted is fitted on the training patients.

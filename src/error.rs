@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::Modality;
-use crate::data::Problems;
+use crate::data::{Modality, Problems};
 use crate::metrics::Undefined;
 
 /// The result of everything in onkos that can fail.

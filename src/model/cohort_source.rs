@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Batch, Genes, Patches, Recipe};
-use crate::config::Modality;
-use crate::data::Cohort;
+use crate::data::{Cohort, Modality};
 use crate::error::{Error, Result};
 use crate::nn::Noise;
 use crate::rng::{Draws, name32};

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{InputShape, ModelConfig, PatchShape};
-use crate::config::{InputConfig, Loss, Modality, RunConfig};
-use crate::data::{Bags, Bins, Cohort, MissingGenes, Scaler, Signature};
+use crate::config::{InputConfig, Loss, RunConfig};
+use crate::data::{Bags, Bins, Cohort, MissingGenes, Modality, Scaler, Signature};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::features::{Kept, with_elements};
