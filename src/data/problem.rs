@@ -65,7 +65,7 @@ pub enum Problem {
     DuplicatePatient { file: PathBuf, line: usize, first: usize, case: String },
     /// No patient has an event, so nothing can be learnt.
     #[error(
-        "{cohort}: none of {patients} patients has an event; is the column of events one of censoring? then name it as censored, not as event"
+        "{cohort}: none of {patients} patients has an event; is the column of events one of censoring? then write censored = in place of event = in the cohort file"
     )]
     NoEvents { cohort: String, patients: usize },
 

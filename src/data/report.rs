@@ -148,7 +148,7 @@ impl Report {
         let mut warn = |sentence: String| self.warnings.push(sentence);
         match self.event_rate {
             Some(rate) if rate > SUSPICIOUS_RATE => warn(format!(
-                "{:.0} % of the patients have an event: is the column one of censoring (1 = censored)? then name it as censored, not as event",
+                "{:.0} % of the patients have an event: is the column one of censoring (1 = censored)? then write censored = in place of event = in the cohort file",
                 100.0 * rate
             )),
             Some(0.0) => warn("no patient has an event: nothing can be learnt from this cohort".into()),

@@ -90,8 +90,8 @@ impl Predictor {
     /// Reads a model file. Nothing in it is believed before it was compared with the length of the file.
     ///
     /// # Errors
-    /// [`Error::Data`] if it is cut short or its header lies; [`Error::ModelFile`] if it is not a model file of onkos, or
-    /// one that was changed since it was written; [`Error::Parameter`] if a parameter is absent or has another shape.
+    /// [`Error::Data`] if it is cut short or its header lies; [`Error::ModelFile`] if it is not a model file of onkos, was
+    /// changed since it was written, or has not the parameters that its recipe asks for.
     pub fn load(path: &Path) -> Result<Predictor> {
         let bad = |why: String| Error::ModelFile { path: path.into(), why };
         let mut problems = Problems::default();
@@ -119,7 +119,8 @@ impl Predictor {
             return Err(bad("its contents have changed since it was written; copy the file again".into()));
         }
         let builder = Builder::stored(stored);
-        let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
+        let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)
+            .map_err(|why| bad(why.to_string()))?;
         Ok(Predictor { recipe, model, params })
     }
 }

@@ -1,0 +1,25 @@
+//! The program as a user meets it: commands, files, exit codes and sentences.
+
+#[path = "cli/study.rs"]
+mod study;
+
+#[path = "cli/commands.rs"]
+mod commands;
+
+#[path = "cli/cohorts.rs"]
+mod cohorts;
+
+#[path = "cli/settings.rs"]
+mod settings;
+
+#[path = "cli/models.rs"]
+mod models;
+
+#[path = "cli/places.rs"]
+mod places;
+
+#[path = "cli/kills.rs"]
+mod kills;
+
+#[path = "cli/threads.rs"]
+mod threads;
