@@ -83,7 +83,7 @@ impl Predictor {
     ///
     /// # Errors
     /// [`Error::Data`] if it is cut short or its header lies; [`Error::ModelFile`] if it is not a model file of onkos;
-    /// [`Error::Parameter`] if a parameter is absent or has another shape.
+    /// [`Error::Parameter`] if a parameter is absent or has another shape; [`Error::SpareParameter`] if one is too many.
     pub fn load(path: &Path) -> Result<Predictor> {
         let bad = |why: String| Error::ModelFile { path: path.into(), why };
         let mut problems = Problems::default();
