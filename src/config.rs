@@ -180,7 +180,7 @@ impl RunConfig {
             ("train.epochs", t.epochs > 0, "at least 1", t.epochs.to_string()),
             ("train.batch", t.batch > 0, "at least 1", t.batch.to_string()),
             ("train.patches_per_batch", t.patches_per_batch > 0, "at least 1", t.patches_per_batch.to_string()),
-            ("train.bins", t.bins >= 1 && t.bins <= 1000, "between 1 and 1000", t.bins.to_string()),
+            ("train.bins", t.bins >= 2 && t.bins <= 1000, "between 2 and 1000", t.bins.to_string()),
             ("train.nll_alpha", (0.0..=1.0).contains(&t.nll_alpha), "between 0 and 1", t.nll_alpha.to_string()),
             (
                 "train.learning_rate",

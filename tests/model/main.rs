@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)]
 
+mod cohort_step;
 mod figures;
 mod fixture;
 #[path = "../ops/harness.rs"]
@@ -9,3 +10,4 @@ mod fixture;
 mod harness;
 mod model_file;
 mod study;
+mod training;
