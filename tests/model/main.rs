@@ -2,12 +2,17 @@
 
 #![allow(unreachable_pub)]
 
+mod batches;
 mod cohort_step;
 mod figures;
 mod fixture;
+mod gradient;
 #[path = "../ops/harness.rs"]
 #[allow(dead_code, reason = "shared with the suite of the ops, of which this uses a part")]
 mod harness;
+mod leakage;
+mod modalities;
 mod model_file;
 mod study;
+mod threads;
 mod training;
