@@ -79,6 +79,8 @@ fn gradient_behind_a_detached_cade_matches_finite_differences() {
     assert_gradient("detached", &config, Loss::Cox, 1, |name| name.contains("pool") || name.starts_with("head"));
 }
 
+type Change = fn(&mut FusionConfig);
+
 #[test]
 fn every_mask_and_mixing_of_the_fixture_acts() {
     // Each setting, taken away, changes the loss: the comparisons above have something in them.
@@ -88,7 +90,7 @@ fn every_mask_and_mixing_of_the_fixture_acts() {
         source.objective(Loss::Cox).step(&model, &params, &source, &[0, 1, 2, 3], NOISE).unwrap().loss
     };
     let all = loss(&everything());
-    let without: [(&str, fn(&mut FusionConfig)); 7] = [
+    let without: [(&str, Change); 7] = [
         ("gene dropout", |c| c.gene_dropout = 0.0),
         ("patch dropout", |c| c.patch_dropout = 0.0),
         ("head dropout", |c| c.head_dropout = 0.0),

@@ -8,6 +8,7 @@ mod figures;
 mod fixture;
 mod gradient;
 #[path = "../ops/harness.rs"]
+#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a NaN is off, too")]
 #[allow(dead_code, reason = "shared with the suite of the ops, of which this uses a part")]
 mod harness;
 mod leakage;
