@@ -60,6 +60,15 @@ pub enum Error {
         /// The smallest value that would be right (the largest too, at index 0).
         at_least: usize,
     },
+    /// A training left the numbers that a computer has.
+    #[error(
+        "the training diverged: {what} is not finite; lower train.learning_rate, lengthen train.schedule.warmup_epochs or \
+         lower train.clip_norm"
+    )]
+    Diverged {
+        /// What was seen first to be infinite or NaN.
+        what: &'static str,
+    },
     /// A model file lacks a parameter, or has it in another shape.
     #[error("parameter {name} must have shape {want:?}, but {}", match got { Some(got) => format!("has {got:?}"), None => "is not in the file".into() })]
     Parameter {
@@ -69,6 +78,12 @@ pub enum Error {
         want: Vec<usize>,
         /// The shape in the file; `None` if it is not there.
         got: Option<Vec<usize>>,
+    },
+    /// A model file has a parameter that its own recipe has no layer for.
+    #[error("parameter {name} is in the file, but no layer of its recipe reads it; the file is damaged")]
+    SpareParameter {
+        /// The full name.
+        name: String,
     },
     /// The run file names a modality that the source has not.
     #[error(
@@ -156,9 +171,6 @@ pub enum Error {
         /// The two cohort files.
         files: [PathBuf; 2],
     },
-    /// A training has left the numbers that can be calculated with.
-    #[error("the training has diverged: a prediction is not finite; lower train.learning_rate or train.clip_norm")]
-    Diverged,
     /// A model gives a patient no risk.
     #[error(
         "cohort {cohort}: the risk of {case} is not finite; look for extreme values in the features of this patient"

@@ -32,7 +32,9 @@ impl Bench {
             if global.json {
                 print_json(&names);
             } else {
-                names.iter().for_each(|name| println!("{name}"));
+                for name in &names {
+                    say!("{name}");
+                }
             }
             return Ok(Outcome::Done);
         }
@@ -40,7 +42,7 @@ impl Bench {
         if global.json {
             print_json(&report);
         } else {
-            print!("{report}");
+            say!("{}", report.to_string().trim_end());
         }
         Ok(Outcome::Done)
     }

@@ -3,6 +3,8 @@
 //! It is fitted on the training patients alone and travels in the model file, so that a cohort is predicted from a run
 //! folder and nothing else.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -129,10 +131,16 @@ impl Recipe {
         if !self.patches.as_ref().is_none_or(lengths) {
             return Err("its mean and deviation have not the width of its patch features".into());
         }
-        let standard = self.patches.iter().filter_map(|p| p.standard.as_ref());
-        for (mean, deviation) in standard {
-            if !mean.iter().all(|m| m.is_finite()) || !deviation.iter().all(|d| d.is_finite() && *d > 0.0) {
-                return Err("the means of its patch features must be finite, and their deviations above 0 too".into());
+        if let Some((mean, deviation)) = self.patches.as_ref().and_then(|p| p.standard.as_ref())
+            && !(mean.iter().all(|m| m.is_finite()) && deviation.iter().all(|d| d.is_finite() && *d > 0.0))
+        {
+            return Err("its patch features have a mean that is not finite or a deviation that is not positive".into());
+        }
+        if let Some(genes) = &self.genes {
+            let scaled: HashSet<&str> = genes.scaler.genes().iter().map(String::as_str).collect();
+            let mut named = genes.signatures.iter().flat_map(|s| &s.genes);
+            if let Some(gene) = named.find(|gene| !scaled.contains(gene.as_str())) {
+                return Err(Error::SignatureGene { gene: gene.clone() }.to_string());
             }
         }
         Ok(())
@@ -168,9 +176,10 @@ impl Recipe {
     pub fn survival(&self, prediction: &[f32], time: f64) -> Option<f64> {
         match (self.loss, &self.baseline, &self.bins) {
             (Loss::Cox, Some(baseline), _) => Some(baseline.survival(time, f64::from(prediction[0]))),
-            (Loss::Nll, _, Some(bins)) => match bins.bin(time) {
+            // Not the bin of the time: a bin closed on the right has ended at its edge, and the last one ends too.
+            (Loss::Nll, _, Some(bins)) => match bins.edges()[1..].partition_point(|&edge| edge <= time) {
                 0 => Some(1.0),
-                bin => survival_of_bins(prediction).nth(bin - 1),
+                ended => survival_of_bins(prediction).nth(ended - 1),
             },
             _ => None,
         }
@@ -194,10 +203,14 @@ impl GeneInputs {
             let genes = s.columns(&rna.genes).into_iter().map(|g| rna.genes[g].clone()).collect();
             Signature { name: s.name.clone(), genes }
         };
-        let signatures = match source.signatures.as_slice() {
+        let signatures: Vec<Signature> = match source.signatures.as_slice() {
             [] => all(),
             some => some.iter().map(measured).filter(|s| !s.genes.is_empty()).collect(),
         };
+        if signatures.is_empty() {
+            let want = "such that the source has a gene of one";
+            return Err(Error::Setting { name: "signatures", want, value: "of other genes".into() });
+        }
         Ok(GeneInputs { signatures, scaler, missing: inputs.missing_genes })
     }
 }
@@ -209,7 +222,8 @@ impl PatchInputs {
             // Patient after patient, in their order: the same bits on any number of threads.
             let all = moments.into_iter().fold(Moments::none(bags.width()), Moments::join);
             let n = all.rows.max(1) as f64;
-            let deviation = |m2: &f64| if *m2 > 0.0 { (m2 / n).sqrt() as f32 } else { 1.0 };
+            // Asked of the f32, in which a tiny deviation is 0.
+            let deviation = |m2: &f64| Some((m2 / n).sqrt() as f32).filter(|d| *d > 0.0).unwrap_or(1.0);
             (all.mean.iter().map(|m| *m as f32).collect(), all.m2.iter().map(deviation).collect())
         });
         PatchInputs { width: bags.width(), standard }

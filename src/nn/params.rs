@@ -151,12 +151,18 @@ impl<T: Real> Builder<T> {
     /// All parameters.
     ///
     /// # Errors
-    /// [`Error::Parameter`] names the first that a saved model lacks or has in another shape.
+    /// [`Error::Parameter`] names the first that a saved model lacks or has in another shape,
+    /// [`Error::SpareParameter`] the first that it has beside.
     pub fn finish(self) -> Result<Params<T>> {
-        match self.start {
-            Start::Stored { wrong: Some(wrong), .. } => Err(wrong),
-            _ => Ok(self.params),
+        if let Start::Stored { tensors, wrong } = self.start {
+            if let Some(wrong) = wrong {
+                return Err(wrong);
+            }
+            if let Some(name) = tensors.into_keys().min() {
+                return Err(Error::SpareParameter { name });
+            }
         }
+        Ok(self.params)
     }
 }
 

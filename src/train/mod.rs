@@ -35,7 +35,7 @@ pub struct EpochRecord {
     pub gradient_norm: f64,
     /// Steps taken.
     pub steps: usize,
-    /// Batches in which nobody had an event, so that the Cox loss was 0 and no step was taken.
+    /// Batches in which nobody had an event that another outlived, so that the Cox loss was 0 and no step was taken.
     pub batches_without_event: usize,
     /// The figures of the validation patients, if any are held out.
     pub validation: Option<ValidationRecord>,
@@ -87,8 +87,8 @@ pub struct Trained {
 /// The result depends on the configuration, the cohort and the split alone: not on the number of threads.
 ///
 /// # Errors
-/// Settings out of range, a split without an event among its training patients, a modality that the source has not,
-/// a training that diverges.
+/// Settings out of range, a split without an event among its training patients, validation patients or batches that
+/// compare nobody, a modality that the source has not, a training that diverges.
 pub fn train(
     config: &RunConfig,
     cohort: &Cohort,
@@ -114,6 +114,7 @@ pub fn train(
     };
     let objective = Objective::new(t, cohort.times(), cohort.events(), bin);
     let fit = Fit { config, model: &model, source: &source, recipe: &recipe, objective: &objective, split };
+    fit.check_selection()?;
 
     let batching = Batching { patients: t.batch, patches: t.patches_per_batch };
     let event: Vec<bool> = split.train.iter().map(|&p| cohort.patients[p].event).collect();
@@ -168,9 +169,20 @@ pub fn train(
             record.loss += result.loss * result.weight;
             weight += result.weight;
             let limit = if t.clip_norm > 0.0 { t.clip_norm } else { f64::INFINITY };
-            record.gradient_norm += clip_global_norm(&mut result.grads, limit);
+            let norm = clip_global_norm(&mut result.grads, limit);
+            if !norm.is_finite() {
+                return Err(Error::Diverged { what: "the gradient" });
+            }
+            record.gradient_norm += norm;
             record.steps += 1;
             optimizer.step(rate, params.values_mut(), &result.grads)?;
+        }
+        if record.steps == 0 {
+            return Err(Error::Setting {
+                name: "train.batch",
+                want: "large enough that a patient of a batch outlives the event of another",
+                value: t.batch.to_string(),
+            });
         }
         record.loss /= f64::max(weight, 1.0);
         record.gradient_norm /= record.steps.max(1) as f64;
@@ -220,7 +232,7 @@ impl Fit<'_> {
             all.extend_from_slice(predict(self.model, params, self.source, &batch, None)?.host());
         }
         if !all.iter().all(|x| x.is_finite()) {
-            return Err(Error::Diverged);
+            return Err(Error::Diverged { what: "a prediction" });
         }
         let width = all.len() / patients.len().max(1);
         crate::Tensor::new(&[patients.len(), width], all)
@@ -230,18 +242,35 @@ impl Fit<'_> {
         self.objective.outcome(patients)
     }
 
+    /// Refuses validation patients whose figure is the same for every epoch: the first would be kept.
+    fn check_selection(&self) -> Result<()> {
+        let patients = &self.split.validation;
+        let (time, event) = self.outcome(patients);
+        let chooses = match self.config.train.select {
+            _ if patients.is_empty() => true,
+            Select::ValidationLoss => {
+                let prediction = crate::Tensor::<f32>::zeros(&[patients.len(), self.recipe.outputs()]);
+                self.objective.of_predictions(patients, &prediction)?.1 > 0.0
+            }
+            Select::ValidationConcordance => {
+                harrell(Outcome::new(&time, &event)?, &vec![0.0; patients.len()])?.index().is_ok()
+            }
+            Select::Last => true,
+        };
+        if chooses {
+            return Ok(());
+        }
+        let want = "large enough that a validation patient outlives the event of another, or train.select \"last\"";
+        Err(Error::Setting { name: "train.validation", want, value: self.config.train.validation.to_string() })
+    }
+
     fn validate(&self, params: &Params<f32>, batching: Batching) -> Result<Option<ValidationRecord>> {
         let patients = &self.split.validation;
         if patients.is_empty() {
             return Ok(None);
         }
         let prediction = self.predictions(params, patients, batching)?;
-        let (loss, weight, _) = self.objective.of_predictions(patients, &prediction)?;
-        if weight == 0.0 && self.config.train.select == Select::ValidationLoss {
-            let want = "large enough that a validation patient has an event, or train.select = \"last\"";
-            let value = self.config.train.validation.to_string();
-            return Err(Error::Setting { name: "train.validation", want, value });
-        }
+        let (loss, ..) = self.objective.of_predictions(patients, &prediction)?;
         let (time, event) = self.outcome(patients);
         let risk = self.risks(&prediction);
         let concordance = harrell(Outcome::new(&time, &event)?, &risk)?.index();

@@ -60,10 +60,10 @@ impl Objective {
     /// The loss of predictions, `[n, K]`, of the named patients, what it is a mean over, and its gradient, `[n, K]`.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a prediction is not finite.
+    /// [`Error::Diverged`] for predictions that are not finite.
     pub fn of_predictions<T: Real>(&self, patients: &[usize], prediction: &Tensor<T>) -> Result<(f64, f64, Tensor<T>)> {
-        if !prediction.host().iter().all(|x| x.f64().is_finite()) {
-            return Err(Error::Diverged);
+        if !prediction.host().iter().all(|x| x.is_finite()) {
+            return Err(Error::Diverged { what: "a prediction" });
         }
         match &self.kind {
             Kind::Cox(cox) => {
@@ -71,7 +71,9 @@ impl Objective {
                 let log_risk: Vec<f64> = prediction.host().iter().map(|x| x.f64()).collect();
                 let (loss, gradient) = cox.loss_and_gradient(&plan, &log_risk)?;
                 let gradient = Tensor::from_fn(prediction.shape(), |i| T::of(gradient[i]));
-                Ok((loss, plan.events() as f64, gradient))
+                // An event that nobody outlives teaches as little as none.
+                let weight = if plan.pairs() > 0 { plan.events() } else { 0 };
+                Ok((loss, weight as f64, gradient))
             }
             Kind::Nll { op, bin } => {
                 let bin: Vec<u32> = patients.iter().map(|&p| bin[p]).collect();

@@ -1,0 +1,19 @@
+//! The fusion model as a whole: its gradient, its batches, its training, its file.
+
+#![allow(unreachable_pub)]
+
+mod batches;
+mod cohort_step;
+mod figures;
+mod fixture;
+mod gradient;
+#[path = "../ops/harness.rs"]
+#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a NaN is off, too")]
+#[allow(dead_code, reason = "shared with the suite of the ops, of which this uses a part")]
+mod harness;
+mod leakage;
+mod modalities;
+mod model_file;
+mod study;
+mod threads;
+mod training;
