@@ -5,8 +5,8 @@
 use onkos::config::RunConfig;
 use onkos::data::{Cohort, Split, SyntheticStudy};
 use onkos::metrics::{Outcome, harrell};
-use onkos::model::Recipe;
-use onkos::train::{Batching, Progress, train};
+use onkos::model::{Batching, Recipe};
+use onkos::train::{Progress, train};
 
 fn main() -> onkos::Result<()> {
     let folder = tempfile::tempdir().map_err(onkos::Error::io("a temporary folder"))?;

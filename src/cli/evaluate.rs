@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{Global, Outcome, open_all, print_json, table};
 use crate::error::Result;
+use crate::model::Batching;
 use crate::run::{self, Run};
-use crate::train::Batching;
 
 /// Figures of a trained model on cohorts.
 #[derive(Clone, Debug, Args)]

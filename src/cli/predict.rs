@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{Global, Outcome, open_all, print_json};
 use crate::error::{Error, Result};
+use crate::model::Batching;
 use crate::run::{self, Run};
-use crate::train::Batching;
 
 /// Risks of the patients of a cohort.
 #[derive(Clone, Debug, Args)]

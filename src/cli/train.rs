@@ -16,9 +16,9 @@ use crate::data::{Cohort, RunDir, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::Figures;
-use crate::model::{CohortSource, Recipe};
+use crate::model::{Batching, CohortSource, Recipe};
 use crate::run::{self, Manifest};
-use crate::train::{Batching, Progress, train};
+use crate::train::{Progress, train};
 
 /// Train on one cohort, test on others.
 #[derive(Clone, Debug, Args)]

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::{Batch, Genes, Patches, Recipe};
+use super::{Batch, Genes, Patches, Recipe, Source};
 use crate::data::{Cohort, Modality};
 use crate::error::{Error, Result};
 use crate::nn::Noise;
 use crate::rng::{Draws, name32};
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
-use crate::train::Source;
 
 /// A cohort as a model sees it. Patients are indices into those of the cohort.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod cohort_source;
 mod fusion;
 mod predictor;
 mod recipe;
+mod source;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,7 @@ pub use cohort_source::CohortSource;
 pub use fusion::{Fusion, FusionConfig, SdirConfig};
 pub use predictor::{Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};
+pub use source::{Batching, Source, predict, predict_all};
 
 use crate::element::Real;
 use crate::error::Result;

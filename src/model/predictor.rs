@@ -5,12 +5,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{CohortSource, Model, Recipe};
+use super::{Batching, CohortSource, Model, Recipe, predict_all};
 use crate::data::{Cohort, Problems, TensorFile, write_file};
 use crate::error::{Error, Result, without_types};
 use crate::nn::{Builder, Params};
 use crate::tensor::Tensor;
-use crate::train::{Batching, Source, in_order, predict};
 
 /// Parameters and all that reads them.
 #[derive(Clone, Debug)]
@@ -46,11 +45,8 @@ impl Predictor {
     /// A cohort that the model cannot see: see [`CohortSource::new`]; [`Error::Risk`] for a risk that is not finite.
     pub fn predict(&self, cohort: &Cohort, batching: Batching) -> Result<Predictions> {
         let source = CohortSource::new(&self.recipe, cohort)?;
-        let patches: Vec<usize> = (0..cohort.len()).map(|p| source.patches(p)).collect();
-        let mut raw = Vec::new();
-        for batch in in_order(batching, &patches) {
-            raw.extend_from_slice(predict(&self.model, &self.params, &source, &batch, None)?.host());
-        }
+        let patients: Vec<usize> = (0..cohort.len()).collect();
+        let raw = predict_all(&self.model, &self.params, &source, &patients, batching)?;
         let width = self.recipe.outputs();
         let risk: Vec<f64> = raw.chunks(width).map(|row| self.recipe.risk(row)).collect();
         if let Some(p) = risk.iter().position(|risk| !risk.is_finite()) {

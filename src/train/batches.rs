@@ -1,15 +1,7 @@
 //! Which patients are trained on together, epoch by epoch.
 
+use crate::model::Batching;
 use crate::rng::Draws;
-
-/// How an epoch is cut into batches.
-#[derive(Clone, Copy, Debug)]
-pub struct Batching {
-    /// Patients in a batch, at most.
-    pub patients: usize,
-    /// Patches in a batch, at most, unless one patient alone has more.
-    pub patches: usize,
-}
 
 /// One epoch: every patient once, in batches that hold about the same share of events.
 ///
@@ -18,14 +10,9 @@ pub struct Batching {
 ///
 /// `event` and `patches` have one entry a patient; the batches hold indices into them.
 pub fn epoch(batching: Batching, seed: u64, number: u32, event: &[bool], patches: &[usize]) -> Vec<Vec<usize>> {
-    let batches = close(batching, deal(seed, number, event), patches);
+    let batches = batching.cut(deal(seed, number, event), patches);
     debug_assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), event.len());
     batches
-}
-
-/// The patients in the order of the cohort, in batches: for evaluation, where the order does not matter.
-pub fn in_order(batching: Batching, patches: &[usize]) -> Vec<Vec<usize>> {
-    close(batching, (0..patches.len()).collect(), patches)
 }
 
 /// A shuffled order in which the events are spread evenly.
@@ -44,26 +31,6 @@ fn deal(seed: u64, number: u32, event: &[bool]) -> Vec<usize> {
         .collect();
     placed.sort_by(|a, b| a.0.total_cmp(&b.0));
     placed.into_iter().map(|(_, i)| i).collect()
-}
-
-/// Cuts an order where a batch is full of patients or of patches.
-fn close(batching: Batching, order: Vec<usize>, patches: &[usize]) -> Vec<Vec<usize>> {
-    // Even batches: 65 patients in batches of at most 64 are 33 and 32, not 64 and 1.
-    let count = order.len().div_ceil(batching.patients).max(1);
-    let size = order.len().div_ceil(count);
-    let (mut batches, mut batch, mut held) = (Vec::new(), Vec::new(), 0);
-    for i in order {
-        if !batch.is_empty() && (batch.len() == size || held + patches[i] > batching.patches) {
-            batches.push(std::mem::take(&mut batch));
-            held = 0;
-        }
-        batch.push(i);
-        held += patches[i];
-    }
-    if !batch.is_empty() {
-        batches.push(batch);
-    }
-    batches
 }
 
 #[cfg(test)]
@@ -91,18 +58,5 @@ mod tests {
         let of = |number| epoch(batching, 3, number, &event, &[0; 50]);
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
-    }
-
-    #[test]
-    fn a_batch_closes_before_it_has_too_many_patches_and_a_huge_patient_is_alone() {
-        let patches = [10, 10, 90, 5, 5, 5];
-        let batches = in_order(Batching { patients: 6, patches: 20 }, &patches);
-        assert_eq!(batches, [vec![0, 1], vec![2], vec![3, 4, 5]]);
-    }
-
-    #[test]
-    fn batches_are_even_and_no_patient_gives_no_batch() {
-        assert_eq!(in_order(Batching { patients: 4, patches: WIDE }, &[0; 5]), [vec![0, 1, 2], vec![3, 4]]);
-        assert!(in_order(Batching { patients: 4, patches: WIDE }, &[]).is_empty());
     }
 }

@@ -2,22 +2,20 @@
 
 mod batches;
 mod objective;
-mod source;
 
 use std::time::Instant;
 
 use serde::Serialize;
 
-pub use batches::{Batching, epoch, in_order};
-pub use objective::{Objective, Step, predict};
-pub use source::Source;
+pub use batches::epoch;
+pub use objective::{Objective, Step};
 
 use crate::config::{RiskSet, RunConfig, Select};
 use crate::data::{Cohort, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{Figure, median};
 use crate::metrics::{Outcome, harrell};
-use crate::model::{CohortSource, Model, Predictor, Recipe};
+use crate::model::{Batching, CohortSource, Model, Predictor, Recipe, Source, predict_all};
 use crate::nn::{Builder, Noise, Params};
 use crate::ops::cox::{Baseline, Cox, Normalisation, Outcomes, Plan};
 use crate::optim::{Parameter, clip_global_norm};
@@ -225,12 +223,7 @@ impl Fit<'_> {
 
     /// Predictions of some patients of the source, in their order.
     fn predictions(&self, params: &Params<f32>, patients: &[usize], batching: Batching) -> Result<crate::Tensor<f32>> {
-        let patches: Vec<usize> = patients.iter().map(|&p| self.source.patches(p)).collect();
-        let mut all = Vec::new();
-        for batch in in_order(batching, &patches) {
-            let batch: Vec<usize> = batch.into_iter().map(|i| patients[i]).collect();
-            all.extend_from_slice(predict(self.model, params, self.source, &batch, None)?.host());
-        }
+        let all = predict_all(self.model, params, self.source, patients, batching)?;
         if !all.iter().all(|x| x.is_finite()) {
             return Err(Error::Diverged { what: "a prediction" });
         }

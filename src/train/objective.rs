@@ -1,11 +1,10 @@
 //! What is minimised, and its gradient: batch by batch, or over the risk sets of the whole cohort.
 
-use super::source::Source;
 use crate::config::{Loss, TrainConfig};
 use crate::device::Device;
 use crate::element::Real;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, Source, predict};
 use crate::nn::{Noise, Params, Pass, grads_of};
 use crate::ops::cox::{Cox, Normalisation, Outcomes, Plan};
 use crate::ops::nll_survival::NllSurvival;
@@ -170,21 +169,4 @@ fn back<T: Real>(
     let owed = owed(output.prediction.value())?;
     let vars = pass.into_vars();
     Ok(grads_of(&vars, &tape.backward(&[(&output.prediction, owed)])?))
-}
-
-/// The predictions for some patients, `[n, K]`, keeping nothing; with `noise` those of a training pass.
-///
-/// # Errors
-/// A batch that cannot be read.
-pub fn predict<T: Real>(
-    model: &Model<T>,
-    params: &Params<T>,
-    source: &impl Source<T>,
-    patients: &[usize],
-    noise: Option<Noise>,
-) -> Result<Tensor<T>> {
-    let batch = source.batch(patients, noise)?;
-    let tape = Tape::inference(Device::Cpu);
-    let pass = Pass::new(&tape, params, noise);
-    Ok(model.forward(&pass, &batch)?.prediction.value().clone())
 }

@@ -1,9 +1,9 @@
 //! A batch of ragged bags is its bags one by one.
 
 use onkos::config::Loss;
+use onkos::model::predict;
 use onkos::model::{FusionConfig, Model, ModelConfig};
 use onkos::nn::{Builder, Noise};
-use onkos::train::predict;
 use onkos::{Ragged, Real};
 
 use crate::fixture::*;

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 
 use onkos::config::{Loss, TrainConfig};
+use onkos::model::Source;
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::ops::cade::{Bandwidth, Cade, Statistics};
 use onkos::ops::sdir::{Gain, Rescue, Scale, Sdir};
 use onkos::rng::{Draws, name32};
-use onkos::train::{Objective, Source};
+use onkos::train::Objective;
 use onkos::{Features, Ragged, Real, Result, Tensor};
 
 use crate::harness::normal;

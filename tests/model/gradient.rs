@@ -7,9 +7,9 @@
 
 use onkos::config::Loss;
 use onkos::model::FusionConfig;
+use onkos::model::predict;
 use onkos::nn::Params;
 use onkos::ops::cade::Statistics;
-use onkos::train::predict;
 
 use crate::fixture::*;
 

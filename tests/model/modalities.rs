@@ -2,9 +2,9 @@
 
 use onkos::Error;
 use onkos::data::Modality;
+use onkos::model::Source;
 use onkos::model::{CohortSource, Recipe};
 use onkos::nn::Noise;
-use onkos::train::Source;
 
 use crate::study::*;
 

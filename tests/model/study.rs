@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use onkos::config::{RunConfig, Select};
 use onkos::data::{Cohort, Split, SyntheticStudy};
+use onkos::model::Batching;
 use onkos::model::{FusionConfig, ModelConfig, Recipe};
 use onkos::optim::{Decay, ScheduleConfig};
-use onkos::train::{Batching, Trained};
+use onkos::train::Trained;
 use tempfile::TempDir;
 
 pub const BATCHING: Batching = Batching { patients: 8, patches: usize::MAX };

@@ -1,0 +1,116 @@
+//! Where batches come from, how they are composed, and predictions over them.
+
+use super::{Batch, Model};
+use crate::device::Device;
+use crate::element::Real;
+use crate::error::Result;
+use crate::nn::{Noise, Params, Pass};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+/// Patients in an order of their own, given as batches of inputs.
+pub trait Source<T> {
+    /// The number of patients.
+    fn patients(&self) -> usize;
+
+    /// The patches of patient `p`, to compose batches by; 0 without slides.
+    fn patches(&self, p: usize) -> usize;
+
+    /// The inputs of some patients, in that order. With `noise` this is training, and a modality may be hidden.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    fn batch(&self, patients: &[usize], noise: Option<Noise>) -> Result<Batch<T>>;
+}
+
+/// How patients are put together in batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Patients in a batch, at most.
+    pub patients: usize,
+    /// Patches in a batch, at most, unless one patient alone has more.
+    pub patches: usize,
+}
+
+impl Batching {
+    /// Cuts an order of patients where a batch is full of patients or of patches, which have one entry a patient.
+    pub fn cut(self, order: Vec<usize>, patches: &[usize]) -> Vec<Vec<usize>> {
+        // Even batches: 65 patients in batches of at most 64 are 33 and 32, not 64 and 1.
+        let count = order.len().div_ceil(self.patients).max(1);
+        let size = order.len().div_ceil(count);
+        let (mut batches, mut batch, mut held) = (Vec::new(), Vec::new(), 0);
+        for i in order {
+            if !batch.is_empty() && (batch.len() == size || held + patches[i] > self.patches) {
+                batches.push(std::mem::take(&mut batch));
+                held = 0;
+            }
+            batch.push(i);
+            held += patches[i];
+        }
+        if !batch.is_empty() {
+            batches.push(batch);
+        }
+        batches
+    }
+
+    /// All patients in their order, cut: for evaluation.
+    pub fn in_order(self, patches: &[usize]) -> Vec<Vec<usize>> {
+        self.cut((0..patches.len()).collect(), patches)
+    }
+}
+
+/// The predictions for some patients, `[n, K]`, keeping nothing; with `noise` those of a training pass.
+///
+/// # Errors
+/// A batch that cannot be read.
+pub fn predict<T: Real>(
+    model: &Model<T>,
+    params: &Params<T>,
+    source: &impl Source<T>,
+    patients: &[usize],
+    noise: Option<Noise>,
+) -> Result<Tensor<T>> {
+    let batch = source.batch(patients, noise)?;
+    let tape = Tape::inference(Device::Cpu);
+    let pass = Pass::new(&tape, params, noise);
+    Ok(model.forward(&pass, &batch)?.prediction.value().clone())
+}
+
+/// The predictions for many patients, `[n, K]` in their order, batch by batch, in evaluation.
+///
+/// # Errors
+/// A batch that cannot be read.
+pub fn predict_all<T: Real>(
+    model: &Model<T>,
+    params: &Params<T>,
+    source: &impl Source<T>,
+    patients: &[usize],
+    batching: Batching,
+) -> Result<Vec<T>> {
+    let patches: Vec<usize> = patients.iter().map(|&p| source.patches(p)).collect();
+    let mut all = Vec::new();
+    for batch in batching.in_order(&patches) {
+        let batch: Vec<usize> = batch.into_iter().map(|i| patients[i]).collect();
+        all.extend_from_slice(predict(model, params, source, &batch, None)?.host());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_closes_before_it_has_too_many_patches_and_a_huge_patient_is_alone() {
+        let patches = [10, 10, 90, 5, 5, 5];
+        let batches = Batching { patients: 6, patches: 20 }.in_order(&patches);
+        assert_eq!(batches, [vec![0, 1], vec![2], vec![3, 4, 5]]);
+    }
+
+    #[test]
+    fn batches_are_even_and_no_patient_gives_no_batch() {
+        let batching = Batching { patients: 4, patches: usize::MAX };
+        assert_eq!(batching.in_order(&[0; 5]), [vec![0, 1, 2], vec![3, 4]]);
+        assert!(batching.in_order(&[]).is_empty());
+    }
+}
