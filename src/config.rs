@@ -8,7 +8,7 @@ use crate::data::{BinRule, MissingGenes, Modality, Scaling};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
-use crate::optim::{OptimizerConfig, ScheduleConfig};
+use crate::optim::{AdamWConfig, OptimizerConfig, ScheduleConfig};
 
 /// All settings of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -137,8 +137,8 @@ impl Default for TrainConfig {
             bins: 4,
             bin_rule: BinRule::default(),
             nll_alpha: 0.0,
-            optimizer: OptimizerConfig::default(),
-            learning_rate: 1e-3,
+            optimizer: OptimizerConfig::AdamW(AdamWConfig { weight_decay: 1.0, ..AdamWConfig::default() }),
+            learning_rate: 3e-3,
             schedule: ScheduleConfig::default(),
             clip_norm: 1.0,
             validation: 0.2,

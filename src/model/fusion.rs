@@ -28,6 +28,7 @@ use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{AttentionPool, Builder, Dense, GeneNets, Pass};
+use crate::ops::sdir::Gain;
 use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, Sdir};
 use crate::shape::Ragged;
 use crate::tape::Var;
@@ -59,18 +60,36 @@ pub struct FusionConfig {
     pub head_dropout: f64,
     /// The token mask and gain of each modality.
     pub sdir: SdirConfig,
-    /// The mixing of token statistics between the modalities; off when absent.
+    /// The mixing of token statistics between the modalities. `cade = false` in a run file switches it off; a table
+    /// starts from the published settings; absent it is ours, [`Cade::smooth`].
+    #[serde(with = "super::off")]
     pub cade: Option<Cade>,
 }
 
-/// Where the token mask and gain act; off where absent. Slides are the strong modality, genes the weak one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Where the token mask and gain act. Slides are the strong modality, genes the weak one. `genes = false` in a run file
+/// switches one off; a table starts from the published settings (half of the tokens masked, no gain).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SdirConfig {
-    /// On gene tokens. A gain here measures weakness by the energy of the patch tokens.
+    /// On gene tokens. A gain here measures weakness by the energy of the patch tokens. Ours, when absent: a quarter
+    /// masked, and a Gaussian gain.
+    #[serde(with = "super::off")]
     pub genes: Option<Sdir>,
-    /// On patch tokens.
+    /// On patch tokens. As published, when absent: half masked.
+    #[serde(with = "super::off")]
     pub patches: Option<Sdir>,
+}
+
+impl SdirConfig {
+    /// Off on both modalities.
+    pub const OFF: SdirConfig = SdirConfig { genes: None, patches: None };
+}
+
+impl Default for SdirConfig {
+    fn default() -> SdirConfig {
+        let genes = Sdir { p: 0.25, gain: Gain::Gaussian { gamma: 1.0, k: 1.0 }, ..Sdir::default() };
+        SdirConfig { genes: Some(genes), patches: Some(Sdir::default()) }
+    }
 }
 
 impl Default for FusionConfig {
@@ -87,7 +106,7 @@ impl Default for FusionConfig {
             patch_dropout: 0.0,
             head_dropout: 0.25,
             sdir: SdirConfig::default(),
-            cade: None,
+            cade: Some(Cade::smooth()),
         }
     }
 }

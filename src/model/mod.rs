@@ -7,6 +7,7 @@
 mod batch;
 mod cohort_source;
 mod fusion;
+mod off;
 mod predictor;
 mod recipe;
 mod source;

@@ -203,6 +203,15 @@ pub fn train(
     Ok(Trained { predictor: Predictor { recipe, model, params }, history, kept_epoch })
 }
 
+/// What an op refuses of a model's own values while it trains: the inputs were finite when the cohort was opened, so the
+/// parameters have left the numbers.
+fn diverged(error: Error) -> Error {
+    match error {
+        Error::Value { .. } => Error::Diverged { what: "a token" },
+        other => other,
+    }
+}
+
 /// What every epoch of one training looks at.
 struct Fit<'a> {
     config: &'a RunConfig,
@@ -215,15 +224,16 @@ struct Fit<'a> {
 
 impl Fit<'_> {
     fn step(&self, params: &Params<f32>, batches: &[Vec<usize>], noise: Noise) -> Result<Step<f32>> {
-        match (batches, self.config.train.risk_set) {
+        let step = match (batches, self.config.train.risk_set) {
             ([batch], RiskSet::Batch) => self.objective.step(self.model, params, self.source, batch, noise),
             _ => self.objective.cohort_step(self.model, params, self.source, batches, noise),
-        }
+        };
+        step.map_err(diverged)
     }
 
     /// Predictions of some patients of the source, in their order.
     fn predictions(&self, params: &Params<f32>, patients: &[usize], batching: Batching) -> Result<crate::Tensor<f32>> {
-        let all = predict_all(self.model, params, self.source, patients, batching)?;
+        let all = predict_all(self.model, params, self.source, patients, batching).map_err(diverged)?;
         if !all.iter().all(|x| x.is_finite()) {
             return Err(Error::Diverged { what: "a prediction" });
         }

@@ -102,7 +102,7 @@ fn a_recipe_that_deceives_is_refused() {
         ("/patches/width", huge, &["mean and deviation"]),
         ("/patches/width", json!(-1), &["integer `-1`"]),
         ("/patches/standard/0", json!([]), &["mean and deviation"]),
-        ("/patches/standard/1/3", json!(0.0), &["deviations above 0"]),
+        ("/patches/standard/1/3", json!(0.0), &["deviation that is not positive"]),
         ("/patches/standard/1/3", json!(1e39), &["number out of range"]),
         ("/genes/signatures", json!([]), &["no inputs"]),
         ("/genes/signatures/0/genes", json!([]), &["parameter "]),
