@@ -135,6 +135,12 @@ fn every_op_has_a_suite_that_runs() {
 }
 
 #[test]
+fn every_op_has_a_benchmark() {
+    let timed: BTreeSet<&str> = onkos::bench::registry().iter().map(|case| case.op).collect();
+    assert_none("ops without a case in src/bench", ops().into_iter().filter(|op| !timed.contains(&**op)).collect());
+}
+
+#[test]
 fn no_source_file_is_too_long_to_read_in_one_go() {
     let source = |path: &String| ["rs", "cu", "cuh", "c", "cpp", "h", "py"].contains(&extension(path));
     let long = |path: String| {
