@@ -53,7 +53,7 @@ fn case(n: usize, ties: Ties, plans: bool, pass: Pass) -> Case {
         pass,
         bytes: nf * (if pass == Pass::Forward { 4.0 } else { 8.0 } + outcomes),
         // An exponential counts as one operation.
-        flops: nf * (4.0 + sorting),
+        flops: nf * (1.0 + sorting),
         setup: Box::new(setup),
     }
 }
