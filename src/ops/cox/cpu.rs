@@ -68,14 +68,15 @@ impl Terms {
     /// The risk at each moment, weighted: of those who survive it, and of those who die at it.
     fn risk(&self, plan: &Plan) -> (Vec<Scaled>, Vec<Scaled>) {
         let at = |slot: usize| Scaled::new(self.sum[slot], self.largest[slot]);
-        let dying = (0..plan.moments.len()).map(|e| at(2 * e + 1)).collect();
-        // Each patient is put down at the last moment survived, and counts at all earlier ones of the stratum.
-        let mut surviving: Vec<Scaled> = (0..plan.moments.len()).map(|e| at(2 * e)).collect();
+        let dying: Vec<Scaled> = (0..plan.moments.len()).map(|e| at(2 * e + 1)).collect();
+        // Back in time: those put down at a moment survive it and all earlier ones of the stratum, those who die at it
+        // survive the earlier ones alone.
+        let mut surviving = vec![Scaled::ZERO; plan.moments.len()];
         for stratum in &plan.strata {
             let mut sum = Scaled::ZERO;
             for e in stratum.moments.clone().rev() {
-                sum = sum.plus(surviving[e]);
-                surviving[e] = sum;
+                surviving[e] = sum.plus(at(2 * e));
+                sum = surviving[e].plus(dying[e]);
             }
         }
         (surviving, dying)
@@ -156,7 +157,8 @@ fn deaths(ties: Ties, plan: &Plan, (surviving, dying): (Vec<Scaled>, Vec<Scaled>
         }
         Deaths { exponent, log, hazard: Scaled::new(hazard, -exponent), own: Scaled::new(own, -exponent) }
     };
-    plan.moments.par_iter().enumerate().with_min_len(512).map(at).collect()
+    let each = PATIENTS * plan.moments.len() / plan.events().max(1);
+    plan.moments.par_iter().enumerate().with_min_len(each.max(1)).map(at).collect()
 }
 
 /// [`Terms::risk`] where patients enter late.

@@ -58,8 +58,8 @@ pub(super) struct Row {
 /// these for who was never at risk at a death. One number a patient, so that passes over many read little.
 pub(super) type Slot = u32;
 
-/// Patients that one task looks at.
-pub(super) const PATIENTS: usize = 8192;
+/// Patients that one task looks at: fewer are done before another thread has woken up.
+pub(super) const PATIENTS: usize = 16_384;
 
 /// A time at which somebody in a stratum dies.
 #[derive(Clone, Copy, Debug, PartialEq)]
