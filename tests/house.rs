@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The files that may hold `unsafe`, each with `allow(unsafe_code)` and a SAFETY comment a block (clippy sees to that).
-const UNSAFE: [&str; 4] = ["src/data/map.rs", "src/device/probe.rs", "src/ops/math.rs", "src/ops/matmul.rs"];
+const UNSAFE: [&str; 5] =
+    ["src/data/map.rs", "src/device/probe.rs", "src/main.rs", "src/ops/math.rs", "src/ops/matmul.rs"];
 
 /// The headings of an op's page, in this order.
 const HEADINGS: [&str; 7] = ["Math", "Arguments", "Result", "Gradient", "Numerics", "Cost", "Deviations"];
@@ -132,6 +133,12 @@ fn every_op_has_a_suite_that_runs() {
         (!registered.lines().any(|l| l == line)).then(|| format!("{op}: tests/ops/main.rs lacks `{line}`"))
     };
     assert_none("ops without a suite", ops().into_iter().filter_map(fault).collect());
+}
+
+#[test]
+fn every_op_has_a_benchmark() {
+    let timed: BTreeSet<&str> = onkos::bench::registry().iter().map(|case| case.op).collect();
+    assert_none("ops without a case in src/bench", ops().into_iter().filter(|op| !timed.contains(&**op)).collect());
 }
 
 #[test]

@@ -3,10 +3,22 @@
 //! One registry serves the command `onkos bench` and `cargo bench`. The cases of an op are timed in turn with two
 //! probes, a copy and a matrix product, so that a busy machine slows all of them alike; every number is a median.
 
+mod add;
 mod attention_mil;
+mod cade;
 mod ceilings;
+mod concat;
+mod cox;
+mod dropout;
+mod fusion;
 mod grouped_linear;
+mod layer_norm;
 mod linear;
+mod nll_survival;
+mod sdir;
+mod segment_mean;
+mod softmax;
+mod standardize;
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +42,7 @@ pub enum Pass {
 
 /// One named shape of one op.
 pub struct Case {
-    /// The op, as its folder is called.
+    /// The op, as its folder is called, or the model.
     pub op: &'static str,
     /// The shape, in the letters of the op's page.
     pub shape: String,
@@ -64,13 +76,34 @@ impl Case {
 
 /// Every case, by op. An op is added with one line here and one file beside this one.
 pub fn registry() -> Vec<Case> {
-    [linear::cases(), grouped_linear::cases(), attention_mil::cases()].into_iter().flatten().collect()
+    let ops = [
+        linear::cases(),
+        grouped_linear::cases(),
+        attention_mil::cases(),
+        sdir::cases(),
+        cade::cases(),
+        cox::cases(),
+        nll_survival::cases(),
+        layer_norm::cases(),
+        softmax::cases(),
+        dropout::cases(),
+        segment_mean::cases(),
+        standardize::cases(),
+        add::cases(),
+        concat::cases(),
+        fusion::cases(),
+    ];
+    ops.into_iter().flatten().collect()
 }
 
-/// Normal numbers for the inputs of cases.
+/// Normal numbers for the inputs of cases. Large ones repeat, out of step with their rows: to draw every number would
+/// take longer than to time the ops on them.
 fn normal(name: &str, shape: &[usize], scale: f32) -> Tensor<f32> {
+    const PERIOD: usize = 65_521;
     let stream = Draws::new(0, 0, name).of(0);
-    Tensor::from_fn(shape, |i| stream.normal(i as u64) as f32 * scale)
+    let drawn = PERIOD.min(shape.iter().product());
+    let drawn: Vec<f32> = (0..drawn).map(|i| stream.normal(i as u64) as f32 * scale).collect();
+    Tensor::from_fn(shape, |i| drawn[i % PERIOD])
 }
 
 /// The tape that a pass needs.

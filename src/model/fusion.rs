@@ -262,6 +262,8 @@ impl<T: Real> Fusion<T> {
         draws: &impl Fn(&str) -> Option<BagDraws>,
     ) -> Result<Both<T>> {
         let (strong_draws, weak_draws) = (draws("sdir.patches"), draws("sdir.genes"));
+        // A mask without a gain waits until the entanglement applies it on the way in and saves a pass.
+        let entangled = self.config.cade.is_some() && genes.is_some() && patches.is_some();
         let genes = match (genes, self.config.sdir.genes) {
             (Some(tokens), Some(sdir)) => {
                 let scale = match (&patches, sdir.gain.is_active()) {
@@ -273,13 +275,18 @@ impl<T: Real> Fusion<T> {
                     (None, true) => Some(Tensor::zeros(&[tokens.bags.bags()])),
                     (_, false) => None,
                 };
-                let rows = sdir.forward(pass.tape, &tokens.rows, &tokens.bags, weak_draws.as_ref(), scale.as_ref())?;
-                Some(Tokens { rows, ..tokens })
+                if entangled && !sdir.gain.is_active() {
+                    Some(tokens)
+                } else {
+                    let rows =
+                        sdir.forward(pass.tape, &tokens.rows, &tokens.bags, weak_draws.as_ref(), scale.as_ref())?;
+                    Some(Tokens { rows, ..tokens })
+                }
             }
             (tokens, _) => tokens,
         };
         let patches = match (patches, self.config.sdir.patches) {
-            (Some(tokens), Some(sdir)) => {
+            (Some(tokens), Some(sdir)) if !entangled => {
                 let rows = sdir.forward(pass.tape, &tokens.rows, &tokens.bags, strong_draws.as_ref(), None)?;
                 Some(Tokens { rows, ..tokens })
             }
@@ -295,17 +302,18 @@ impl<T: Real> Fusion<T> {
         [genes, patches]: [&Tokens<T>; 2],
         draws: &impl Fn(&str) -> Option<BagDraws>,
     ) -> Result<[Var<T>; 2]> {
-        // Which tokens SDIR left alive, drawn again with the same numbers: only looked at if dead ones must not give.
-        let keep = |sdir: Option<Sdir>, tokens: &Tokens<T>, name: &str| match sdir {
-            Some(sdir) if cade.skip_dead_donors => sdir.keep_mask(&tokens.bags, draws(name).as_ref()),
-            _ => Ok(vec![true; tokens.bags.rows()]),
+        let mask = |sdir: Option<Sdir>, tokens: &Tokens<T>, name: &str| match sdir {
+            // Masked and scaled already, before its gain.
+            Some(sdir) if sdir.gain.is_active() => Ok(sdir.mask(&tokens.bags, draws(name).as_ref())?.applied()),
+            Some(sdir) => sdir.mask(&tokens.bags, draws(name).as_ref()),
+            None => Sdir::default().mask(&tokens.bags, None),
         };
-        let alive = [
-            keep(self.config.sdir.genes, genes, "sdir.genes")?,
-            keep(self.config.sdir.patches, patches, "sdir.patches")?,
+        let masks = [
+            mask(self.config.sdir.genes, genes, "sdir.genes")?,
+            mask(self.config.sdir.patches, patches, "sdir.patches")?,
         ];
         let (rows, bags) = ([&genes.rows, &patches.rows], [&genes.bags, &patches.bags]);
-        cade.forward(pass.tape, rows, bags, Some([&alive[0], &alive[1]]), draws("cade").as_ref())
+        cade.forward_masked(pass.tape, rows, bags, [&masks[0], &masks[1]], draws("cade").as_ref())
     }
 
     /// Pools the tokens of each patient into `parts`, with a flag that says who has any; gives the attention.

@@ -76,7 +76,11 @@ impl Activation {
         match self {
             Activation::Identity => {}
             Activation::Gelu => math::gelu_chain(grad, kept),
-            _ => grad.iter_mut().zip(kept).for_each(|(grad, kept)| *grad *= self.slope(*kept)),
+            // One loop each: without a choice inside, the compiler makes vectors of it.
+            Activation::Relu => chain_with(grad, kept, |kept| Activation::Relu.slope(kept)),
+            Activation::Elu => chain_with(grad, kept, |kept| Activation::Elu.slope(kept)),
+            Activation::Tanh => chain_with(grad, kept, |kept| Activation::Tanh.slope(kept)),
+            Activation::Sigmoid => chain_with(grad, kept, |kept| Activation::Sigmoid.slope(kept)),
         }
     }
 
@@ -98,6 +102,11 @@ impl Activation {
             Activation::Sigmoid => kept * (T::one() - kept),
         }
     }
+}
+
+#[inline]
+fn chain_with<T: Real>(grad: &mut [T], kept: &[T], slope: impl Fn(T) -> T) {
+    grad.iter_mut().zip(kept).for_each(|(grad, kept)| *grad *= slope(*kept));
 }
 
 /// The logistic function without overflow on either side.

@@ -107,7 +107,7 @@ fn a_recipe_that_deceives_is_refused() {
         ("/genes/signatures", json!([]), &["no inputs"]),
         ("/genes/signatures/0/genes", json!([]), &["parameter "]),
         ("/genes/signatures/0/genes/0", json!("NO SUCH GENE"), &["gene NO SUCH GENE", "damaged"]),
-        ("/genes/signatures", gene, &["parameter "]),
+        ("/genes/signatures", gene, &["gene NO SUCH GENE"]),
         ("/genes/scaler/clip", json!([6.0, -6.0]), &["the smaller first"]),
         ("/genes/scaler/shift", json!([]), &["one shift and one factor a gene"]),
         ("/genes/scaler/factor/0", json!(1e300), &["is not finite"]),

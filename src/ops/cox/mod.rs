@@ -26,13 +26,13 @@
 //! all where [`Plan::pairs`] is.
 //!
 //! # Numerics
-//! In f64 whatever the type of `log_risk`, one thread. Sums of exponentials are scaled by the largest one as they
+//! In f64 whatever the type of `log_risk`; the bits do not depend on the number of threads. Sums of exponentials are scaled by the largest one as they
 //! grow, and nothing is ever subtracted from them (the deaths of Efron's terms are added in shares, truncated risk
 //! sets come out of a tree of sums), so log risks of 800 and of -800 in one risk set are right to rounding.
 //!
 //! # Cost
-//! `O(n log n)` for the plan, once. Then `O(n)`, about four exponentials a patient; `O(n log n)` if a patient enters
-//! after the first death. The gradient is calculated with the loss and kept: `n` numbers.
+//! `O(n log n)` for the plan, once. Then `O(n)`, one exponential a patient and a few a time of death; `O(n log n)` if a
+//! patient enters after the first death. The gradient is calculated with the loss and kept: `n` numbers.
 //!
 //! # Deviations
 //! A patient of weight 0 is removed, under Efron too (R refuses weight 0): counting a removed death in `d` would change

@@ -1,6 +1,9 @@
 //! The risk sets of a group of patients: sorted once, used in every pass over the same patients.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
@@ -34,6 +37,9 @@ pub struct Plan {
     pub(super) moments: Vec<Moment>,
     pub(super) strata: Vec<Stratum>,
     pub(super) truncated: bool,
+    /// Where each patient is put down, unless risk sets are truncated: see [`Slot`].
+    pub(super) slots: Vec<Slot>,
+    pub(super) weight: Option<Vec<f64>>,
     events: usize,
     pairs: u64,
 }
@@ -47,6 +53,13 @@ pub(super) struct Row {
     pub(super) end: usize,
     pub(super) dies: bool,
 }
+
+/// `2 e` for the patients whose last survived moment is `e`, `2 e + 1` for those who die at it; the number after all of
+/// these for who was never at risk at a death. One number a patient, so that passes over many read little.
+pub(super) type Slot = u32;
+
+/// Patients that one task looks at: fewer are done before another thread has woken up.
+pub(super) const PATIENTS: usize = 16_384;
 
 /// A time at which somebody in a stratum dies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,15 +90,18 @@ impl Plan {
         let weight = |i: usize| outcomes.weight.map_or(1.0, |w| w[i]);
         let stratum = |i: usize| outcomes.strata.map_or(0, |s| s[i]);
 
-        let mut dying: Vec<usize> = (0..n).filter(|&i| outcomes.event[i] && weight(i) > 0.0).collect();
-        dying.sort_by(|&a, &b| stratum(a).cmp(&stratum(b)).then(time(a).total_cmp(&time(b))));
-        let mut labels: Vec<u32> = (0..n).map(stratum).collect();
+        // Numbers that are not negative sort like their bits; the place keeps the order of ties.
+        let dies = |i: &usize| outcomes.event[*i] && weight(*i) > 0.0;
+        let mut dying: Vec<(u32, u64, usize)> =
+            (0..n).filter(dies).map(|i| (stratum(i), time(i).to_bits(), i)).collect();
+        dying.par_sort_unstable();
+        let mut labels = outcomes.strata.map_or_else(|| vec![0; n.min(1)], <[u32]>::to_vec);
         labels.sort_unstable();
         labels.dedup();
 
         let mut moments: Vec<Moment> = Vec::new();
         let mut strata = Vec::with_capacity(labels.len());
-        let mut rest = dying.iter().copied().peekable();
+        let mut rest = dying.iter().map(|&(.., i)| i).peekable();
         for label in labels {
             let start = moments.len();
             while let Some(i) = rest.next_if(|&i| stratum(i) == label) {
@@ -100,22 +116,27 @@ impl Plan {
             strata.push(Stratum { label, moments: start..moments.len() });
         }
 
-        let mut truncated = false;
+        let truncated = AtomicBool::new(false);
+        let times: Vec<f64> = moments.iter().map(|m| m.time).collect();
         let row = |i: usize| {
             if weight(i) == 0.0 {
                 return Row { weight: 0.0, first: 0, end: 0, dies: false };
             }
             let of = strata.binary_search_by_key(&stratum(i), |s| s.label).expect("every label was listed");
             let Range { start, end } = strata[of].moments.clone();
-            let until = |t: f64| start + moments[start..end].partition_point(|m| m.time <= t);
+            let until = |t: f64| start + times[start..end].partition_point(|time| *time <= t);
             let first = outcomes.entry.map_or(start, |entry| until(entry[i]));
-            truncated |= first > start;
+            if first > start {
+                truncated.store(true, Ordering::Relaxed);
+            }
             let dies = outcomes.event[i];
             Row { weight: weight(i), first, end: until(time(i)) - usize::from(dies), dies }
         };
-        let rows: Vec<Row> = (0..n).map(row).collect();
-        let pairs = pairs(&rows, &moments);
-        Ok(Plan { rows, moments, strata, truncated, events: dying.len(), pairs })
+        let rows: Vec<Row> = (0..n).into_par_iter().with_min_len(PATIENTS).map(row).collect();
+        let (truncated, pairs) = (truncated.into_inner(), pairs(&rows, &moments));
+        let slots = if truncated { Vec::new() } else { slots(&rows, moments.len()) };
+        let weight = outcomes.weight.map(<[f64]>::to_vec);
+        Ok(Plan { rows, moments, strata, truncated, slots, weight, events: dying.len(), pairs })
     }
 
     /// The number of patients, those of weight 0 included.
@@ -143,6 +164,18 @@ impl Plan {
     pub fn pairs(&self) -> u64 {
         self.pairs
     }
+}
+
+fn slots(rows: &[Row], moments: usize) -> Vec<Slot> {
+    let slot = |row: &Row| {
+        let slot = match row {
+            Row { dies: true, end, .. } => 2 * end + 1,
+            Row { first, end, .. } if first < end => 2 * (end - 1),
+            _ => 2 * moments,
+        };
+        Slot::try_from(slot).expect("fewer than two billion times of death")
+    };
+    rows.par_iter().with_min_len(PATIENTS).map(slot).collect()
 }
 
 fn pairs(rows: &[Row], moments: &[Moment]) -> u64 {

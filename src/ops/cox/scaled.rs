@@ -25,8 +25,8 @@ impl Scaled {
     }
 
     pub(super) fn plus(self, other: Scaled) -> Scaled {
-        let exponent = self.exponent.max(other.exponent);
-        Scaled { exponent, mantissa: self.mantissa_at(exponent) + other.mantissa_at(exponent) }
+        let (large, small) = if self.exponent < other.exponent { (other, self) } else { (self, other) };
+        Scaled { exponent: large.exponent, mantissa: large.mantissa + small.mantissa_at(large.exponent) }
     }
 
     /// This number times `factor * e^exponent`, as a plain number.

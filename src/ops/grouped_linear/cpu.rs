@@ -67,13 +67,18 @@ pub(super) fn forward<T: Real>(
                     row.iter_mut().zip(bias).for_each(|(y, b)| *y += *b);
                 }
             }
+            if !op.activation.keeps_argument() {
+                op.activation.apply(y);
+            }
         });
     }
-    let argument = dims.sample_major(&y);
-    let mut y = argument.clone();
+    let y = dims.sample_major(&y);
+    if !op.activation.keeps_argument() {
+        return (y.clone(), y);
+    }
+    let (argument, mut y) = (y.clone(), y);
     rows_mut(y.host_mut(), o, |_, y| op.activation.apply(y));
-    let kept = if op.activation.keeps_argument() { argument } else { y.clone() };
-    (y, kept)
+    (y, argument)
 }
 
 /// The gradients of `x` (if wanted), weight and bias.
