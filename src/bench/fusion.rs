@@ -8,10 +8,11 @@ use super::{Case, Pass, normal};
 use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
+use crate::model::{Source, predict};
 use crate::nn::{Builder, Noise};
 use crate::ops::{Cade, Sdir};
 use crate::optim::Parameter;
-use crate::train::{Objective, Source, predict};
+use crate::train::Objective;
 use crate::{Features, Ragged, Tensor};
 
 pub(super) fn cases() -> Vec<Case> {
