@@ -426,6 +426,14 @@ fn golden_values_of_twenty_thousand_patients_are_met() {
 }
 
 #[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    // More patients than one task takes, and more times of death.
+    let mut cohort = cohort(40_000);
+    cohort.time.iter_mut().enumerate().for_each(|(i, time)| *time += (i % 9000) as f64);
+    assert_same_on_any_number_of_threads(|| (cohort.plan(), TIES.map(|ties| cohort.sum(ties))));
+}
+
+#[test]
 fn nobody_dying_and_one_patient_alone_teach_nothing() {
     for ties in TIES {
         for (time, event) in [(vec![], vec![]), (vec![3.0], vec![true]), (vec![1.0, 2.0], vec![false, false])] {

@@ -21,7 +21,14 @@ impl Scaled {
     /// The mantissa when written with another, larger exponent.
     pub(super) fn mantissa_at(self, exponent: f64) -> f64 {
         // Asked first because zero has the exponent -inf, and -inf - -inf is no number.
-        if self.mantissa == 0.0 { 0.0 } else { self.mantissa * (self.exponent - exponent).exp() }
+        if self.mantissa == 0.0 {
+            0.0
+        } else if self.exponent == exponent {
+            // Most often so: neighbouring risk sets share their largest member.
+            self.mantissa
+        } else {
+            self.mantissa * (self.exponent - exponent).exp()
+        }
     }
 
     pub(super) fn plus(self, other: Scaled) -> Scaled {
