@@ -47,6 +47,7 @@ impl Cohort {
     /// # Errors
     /// [`Error::Data`](crate::Error::Data) with all problems.
     pub fn open(path: impl AsRef<Path>) -> Result<Cohort> {
+        tracing::debug!(file = %path.as_ref().display(), "opening a cohort");
         let mut loaded = Loaded::read(path.as_ref());
         if let Some(slides) = &loaded.slides {
             slides.bags.scan(&mut loaded.problems);

@@ -186,6 +186,7 @@ pub fn train(
         record.gradient_norm /= record.steps.max(1) as f64;
         record.validation = fit.validate(&params, batching)?;
         record.seconds = start.elapsed().as_secs_f64();
+        tracing::debug!(epoch = record.epoch, loss = record.loss, seconds = record.seconds, "epoch done");
         observe(&Progress::Epoch(&record));
         let score = fit.score(&record);
         if best.as_ref().is_none_or(|(least, ..)| score < *least) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use onkos::config::{RunConfig, Select};
 use onkos::data::{Cohort, Split, SyntheticStudy};
 use onkos::model::Batching;
-use onkos::model::{FusionConfig, ModelConfig, Recipe};
+use onkos::model::{FusionConfig, ModelConfig, Recipe, SdirConfig};
 use onkos::optim::{Decay, ScheduleConfig};
 use onkos::train::Trained;
 use tempfile::TempDir;
@@ -59,6 +59,8 @@ pub fn config(epochs: u32) -> RunConfig {
         attention_width: 8,
         gene_dropout: 0.0,
         head_dropout: 0.0,
+        sdir: SdirConfig::OFF,
+        cade: None,
         ..FusionConfig::default()
     });
     let train = &mut config.train;

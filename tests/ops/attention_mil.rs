@@ -373,3 +373,42 @@ fn shapes_that_do_not_fit_are_named() {
         assert!(matches!(refused(change, shape), Error::Shape { arg, .. } if arg == name), "{name}");
     }
 }
+
+/// The attention heads of CLAM as published, run in f64: scores, weights and pooled rows, and the gradients that a
+/// cotangent on the scores and one on the pooled rows gives.
+#[test]
+fn the_attention_heads_of_clam_agree() {
+    let gated = ["attention_a.0", "attention_b.0", "attention_c"].as_slice();
+    for (name, layers) in [("gated_k1", gated), ("gated_k3", gated), ("plain_k2", ["module.0", "module.3"].as_slice())]
+    {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+        let bytes = std::fs::read(folder.join(format!("clam_attn_{name}.safetensors"))).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let parameters = layers.iter().flat_map(|layer| ["weight", "bias"].map(|p| format!("param.{layer}.{p}")));
+        let names: Vec<String> = std::iter::once("in.x".to_string()).chain(parameters).collect();
+        let given: Vec<Tensor<f64>> = names.iter().map(|name| read(&file, name)).collect();
+        let bags = Ragged::from_lengths([given[0].matrix().0]);
+
+        let out = values(apply(&bags), &given);
+        let ((n, k), weights) = (out[1].matrix(), read(&file, "out.weights"));
+        let weights: Vec<f64> = (0..n * k).map(|at| weights.host()[(at % k) * n + at / k]).collect();
+        assert_golden(&format!("{name}: pooled"), out[0].host(), read(&file, "out.pooled").host(), 1e-13);
+        assert_golden(&format!("{name}: weights"), out[1].host(), &weights, 1e-13);
+        assert_golden(&format!("{name}: scores"), out[2].host(), read(&file, "out.scores").host(), 1e-13);
+
+        let zero = |i: usize| Tensor::zeros(out[i].shape());
+        let on = |cotangent: &str, i: usize| read(&file, cotangent).reshape(out[i].shape()).unwrap();
+        for (what, cotangents) in [
+            ("grad_pooled", [on("in.cotangent_pooled", 0), zero(1), zero(2)]),
+            ("grad_scores", [zero(0), zero(1), on("in.cotangent_scores", 2)]),
+        ] {
+            let (_, grads) = gradients(apply(&bags), &given, &cotangents);
+            // The file's README: relative to the largest gradient of the file, since some are zero but for rounding.
+            let all: Vec<Tensor<f64>> = names.iter().map(|name| read(&file, &format!("{what}.{name}"))).collect();
+            let largest = all.iter().flat_map(|t| t.host()).fold(0f64, |m, x| m.max(x.abs()));
+            for ((grad, want), of) in grads.iter().zip(&all).zip(&names) {
+                assert_within(&format!("{name}: {what}.{of}"), grad.host(), want.host(), 1e-13 * largest);
+            }
+        }
+    }
+}
