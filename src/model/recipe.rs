@@ -18,7 +18,7 @@ use crate::ops::cox::Baseline;
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
 
-/// Inputs, scaling and reading of a model. See the [module page](self).
+/// Inputs, scaling and reading of a model. It is fitted on the training patients alone and travels in the model file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
