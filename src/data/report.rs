@@ -8,6 +8,7 @@ use super::cohort::Loaded;
 use super::file::{CohortFile, MissingSlides};
 use super::problem::Problem;
 use crate::features::FeatureType;
+use crate::metrics::{Outcome, median_follow_up};
 
 /// More events than this are likelier a column of censoring than a cohort.
 const SUSPICIOUS_RATE: f64 = 0.95;
@@ -107,9 +108,9 @@ impl Report {
         let case = |&patient: &usize| all[patient].case.clone();
         let kept: Vec<usize> = (0..all.len()).filter(|p| dropped.binary_search(p).is_err()).collect();
         let sound = |p: &&usize| loaded.clinical.as_ref().is_some_and(|c| c.sound[**p]);
-        let outcomes: Vec<(f64, bool)> = kept.iter().filter(sound).map(|&p| (all[p].time, all[p].event)).collect();
-        let events = outcomes.iter().filter(|(_, event)| *event).count();
-        let times = || outcomes.iter().map(|(time, _)| *time);
+        let (times, outcomes): (Vec<f64>, Vec<bool>) =
+            kept.iter().filter(sound).map(|&p| (all[p].time, all[p].event)).unzip();
+        let events = outcomes.iter().filter(|event| **event).count();
         let absent = |rna: &super::Rna| kept.iter().filter(|&&p| !rna.present[p]).map(case).collect();
         let mut report = Report {
             file: path.into(),
@@ -117,10 +118,12 @@ impl Report {
             sound: loaded.problems.is_empty(),
             patients: kept.len(),
             events,
-            event_rate: (!outcomes.is_empty()).then(|| events as f64 / outcomes.len() as f64),
-            time_range: (!outcomes.is_empty())
-                .then(|| [times().fold(f64::INFINITY, f64::min), times().fold(f64::NEG_INFINITY, f64::max)]),
-            median_follow_up: median_follow_up(&outcomes),
+            event_rate: (!times.is_empty()).then(|| events as f64 / times.len() as f64),
+            time_range: (!times.is_empty()).then(|| {
+                let fold = |start, pick: fn(f64, f64) -> f64| times.iter().copied().fold(start, pick);
+                [fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max)]
+            }),
+            median_follow_up: Outcome::new(&times, &outcomes).ok().and_then(median_follow_up),
             genes: loaded.rna.as_ref().map(|rna| rna.genes.len()),
             signatures: loaded.signatures.as_ref().map_or(0, Vec::len),
             without_rna: loaded.rna.as_ref().map_or_else(Vec::new, absent),
@@ -191,21 +194,4 @@ impl NonFinite {
             _ => None,
         }
     }
-}
-
-/// The first time at which the Kaplan-Meier estimate of not yet being censored is one half or less.
-fn median_follow_up(outcomes: &[(f64, bool)]) -> Option<f64> {
-    let mut sorted = outcomes.to_vec();
-    sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    let mut at_risk = sorted.len();
-    let mut followed = 1.0;
-    for tied in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let censored = tied.iter().filter(|(_, event)| !event).count();
-        followed *= 1.0 - censored as f64 / at_risk as f64;
-        if followed <= 0.5 {
-            return Some(tied[0].0);
-        }
-        at_risk -= tied.len();
-    }
-    None
 }

@@ -1,7 +1,6 @@
 //! The censoring distribution: who would still be followed, and the weights that make up for those who are not.
 
-use super::kaplan_meier::slack;
-use super::{Outcome, StepFunction, Undefined};
+use super::{KaplanMeier, Outcome, StepFunction, Undefined};
 
 /// The Kaplan-Meier estimate G of the censoring distribution ("reverse Kaplan-Meier").
 ///
@@ -101,14 +100,14 @@ impl EventWeights {
     }
 }
 
-/// The median time of follow-up by the reverse Kaplan-Meier estimate: the first time with [`Censoring`] survival at most 1/2,
-/// or `None` if it stays above.
+/// The median time of follow-up by the reverse Kaplan-Meier estimate: the median of the [`KaplanMeier`] curve in which censoring
+/// is the event, or `None` if it stays above 1/2.
 ///
 /// Source: M. Schemper and T. L. Smith, "A note on quantifying follow-up in studies of failure time", Controlled Clinical
-/// Trials 17 (1996) 343-346. In the unit of time; ties as in [`Censoring`]; a half that rounding hides is found as in
-/// [`KaplanMeier::median`](super::KaplanMeier::median).
+/// Trials 17 (1996) 343-346. In the unit of time. At a tie of a death and a censoring both are still followed, as in R's
+/// `survfit(Surv(time, 1 - event) ~ 1)`: this is a description of the data and not the G of the weights ([`Censoring`]),
+/// where deaths leave first.
 pub fn median_follow_up(outcome: Outcome) -> Option<f64> {
-    let censoring = Censoring::fit(outcome);
-    let steps = censoring.survival.times().len();
-    censoring.survival.first_at_most(0.5 * slack(steps))
+    let censored: Vec<bool> = outcome.event().iter().map(|event| !event).collect();
+    KaplanMeier::fit(Outcome::new(outcome.time(), &censored).ok()?).median()
 }

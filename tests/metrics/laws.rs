@@ -331,3 +331,10 @@ fn a_curve_has_no_value_beyond_the_follow_up_unless_everyone_has_died() {
     assert_eq!((dead.survival().at(2.0), dead.survival().before(2.0)), (0.0, 1.0));
     assert_eq!((dead.hazard().at(1.5), dead.hazard().at(2.0)), (0.0, 1.0));
 }
+
+#[test]
+fn a_death_that_ties_with_a_censoring_is_still_followed_then() {
+    // Two die and one is censored at 1: of four followed 3/4 are left. Were the deaths to leave first, it would be 1/2.
+    let outcome = Outcome::new(&[1.0, 1.0, 1.0, 2.0], &[true, true, false, false]).unwrap();
+    assert_eq!(median_follow_up(outcome), Some(2.0));
+}
