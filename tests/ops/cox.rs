@@ -398,9 +398,40 @@ fn check_golden(file: &Path) -> usize {
                 assert_within(&what, &[got], &[want], rounding(n) + f64::EPSILON * want.abs());
             }
         }
+        if let Some(fit) = json["cox_fit"].get(name) {
+            check_fit(&what, &cohort, ties, &input["X"], fit);
+        }
         checked += 1;
     }
     checked
+}
+
+/// The fit that R's coxph made of covariates: its log-likelihoods are ours, and where it stopped our gradient vanishes.
+fn check_fit(what: &str, cohort: &Cohort, ties: Ties, x: &serde_json::Value, fit: &serde_json::Value) {
+    let x: Vec<Vec<f64>> = x.as_array().unwrap().iter().map(golden::numbers).collect();
+    let coef = golden::numbers(&fit["coef"]);
+    let at = |coef: &[f64]| {
+        let eta = x.iter().map(|x| x.iter().zip(coef).map(|(x, c)| x * c).sum()).collect();
+        Cohort { eta, ..cohort.clone() }.sum(ties)
+    };
+    let loglik = golden::number(&fit["loglik"]);
+    let (start, _) = at(&vec![0.0; coef.len()]);
+    let (loss, gradient) = at(&coef);
+    // R sums in f64 too: twice the rounding of one side.
+    let bound = 2.0 * rounding(x.len());
+    assert_golden(what, &[-start, -loss], &[golden::number(&fit["loglik0"]), loglik], bound);
+    // R stops when a step changes the log-likelihood by less than 1e-13 of it. Half the squared norm of the gradient in the
+    // metric of the inverse information is that change, and the information of a covariate is at most its squared range
+    // over four, for each death by its weight (Popoviciu).
+    let deaths: f64 = cohort.deaths().iter().map(|&i| cohort.weight(i)).sum();
+    for k in 0..coef.len() {
+        let column = || x.iter().map(|x| x[k]);
+        let range = column().fold(f64::MIN, f64::max) - column().fold(f64::MAX, f64::min);
+        let information = deaths * range * range / 4.0;
+        let slope: f64 = column().zip(&gradient).map(|(x, g)| x * g).sum();
+        let most = (2e-13 * loglik.abs() * information).sqrt();
+        assert!(slope.abs() <= most, "{what}: slope {slope} along covariate {k} where R stopped, at most {most}");
+    }
 }
 
 #[test]
