@@ -11,6 +11,7 @@ mod dropout;
 mod golden;
 mod grouped_linear;
 mod harness;
+mod laws;
 mod layer_norm;
 mod linear;
 mod nll_survival;
