@@ -68,14 +68,6 @@ pub struct Manifest {
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// The most memory that this process has held so far, in bytes, where the system tells (Linux).
-pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
 /// Reads a run file.
 ///
 /// # Errors

@@ -172,7 +172,7 @@ impl Train {
                 all.push(figures);
             }
         }
-        let peak_memory_bytes = run::peak_memory_bytes();
+        let peak_memory_bytes = crate::device::peak_memory_bytes();
         let manifest = Manifest {
             onkos: env!("CARGO_PKG_VERSION"),
             command: std::env::args().collect(),

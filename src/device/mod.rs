@@ -2,7 +2,8 @@
 
 mod probe;
 
-pub use probe::{Found, find, memory_bytes, simd_level, threads};
+pub(crate) use probe::Level;
+pub use probe::{Found, find, memory_bytes, peak_memory_bytes, simd_level, threads};
 
 use crate::error::{Error, Result};
 

@@ -15,6 +15,7 @@ use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::features::{Kept, with_elements};
 use crate::ops::cox::Baseline;
+use crate::ops::nll_survival::survival_of;
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
 
@@ -167,7 +168,7 @@ impl Recipe {
     pub fn risk(&self, prediction: &[f32]) -> f64 {
         match self.loss {
             Loss::Cox => f64::from(prediction[0]),
-            Loss::Nll => -survival_of_bins(prediction).sum::<f64>(),
+            Loss::Nll => -survival_of(prediction).iter().sum::<f64>(),
         }
     }
 
@@ -179,19 +180,11 @@ impl Recipe {
             // Not the bin of the time: a bin closed on the right has ended at its edge, and the last one ends too.
             (Loss::Nll, _, Some(bins)) => match bins.edges()[1..].partition_point(|&edge| edge <= time) {
                 0 => Some(1.0),
-                ended => survival_of_bins(prediction).nth(ended - 1),
+                ended => survival_of(prediction).get(ended - 1).copied(),
             },
             _ => None,
         }
     }
-}
-
-/// `S_k`, the product of `1 - sigmoid(logit)` up to bin `k`.
-fn survival_of_bins(logits: &[f32]) -> impl Iterator<Item = f64> + '_ {
-    logits.iter().scan(1.0, |survival, &logit| {
-        *survival /= 1.0 + f64::from(logit).exp();
-        Some(*survival)
-    })
 }
 
 impl GeneInputs {

@@ -1,7 +1,6 @@
 //! Where batches come from, how they are composed, and predictions over them.
 
 use super::{Batch, Model};
-use crate::device::Device;
 use crate::element::Real;
 use crate::error::Result;
 use crate::nn::{Noise, Params, Pass};
@@ -71,7 +70,7 @@ pub fn predict<T: Real>(
     noise: Option<Noise>,
 ) -> Result<Tensor<T>> {
     let batch = source.batch(patients, noise)?;
-    let tape = Tape::inference(Device::Cpu);
+    let tape = Tape::inference(params.device());
     let pass = Pass::new(&tape, params, noise);
     Ok(model.forward(&pass, &batch)?.prediction.value().clone())
 }

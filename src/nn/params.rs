@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::device::Device;
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::rng::Draws;
@@ -41,6 +42,11 @@ impl<T: Real> Params<T> {
         &self.decays
     }
 
+    /// Where they lie, and so where a pass over them runs.
+    pub fn device(&self) -> Device {
+        self.values.first().map_or(Device::Cpu, Tensor::device)
+    }
+
     /// The number of scalars.
     pub fn count(&self) -> usize {
         self.values.iter().map(Tensor::len).sum()
@@ -49,16 +55,6 @@ impl<T: Real> Params<T> {
     /// Name and value of each.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<T>)> {
         self.names.iter().map(String::as_str).zip(&self.values)
-    }
-
-    /// The same parameters in the other precision.
-    pub fn cast<U: Real>(&self) -> Params<U> {
-        let cast = |t: &Tensor<T>| Tensor::from_fn(t.shape(), |i| U::of(t.host()[i].f64()));
-        Params {
-            names: self.names.clone(),
-            decays: self.decays.clone(),
-            values: self.values.iter().map(cast).collect(),
-        }
     }
 }
 

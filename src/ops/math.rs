@@ -10,6 +10,7 @@
 use std::any::TypeId;
 
 use super::activation::Activation;
+use crate::device::Level;
 use crate::element::Real;
 
 /// `a b + c`, in one rounding where the machine has an instruction for it (without one, `mul_add` is a slow call).
@@ -148,32 +149,9 @@ fn gelu_slope_one<const FMA: bool>(x: f32) -> f32 {
     (phi + x * density) as f32
 }
 
-/// The vector instructions that this machine has, asked for once by the standard library.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Level {
-    Plain,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
+#[cfg(test)]
 impl Level {
-    fn of_this_machine() -> Level {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
-                return Level::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Level::Avx2;
-            }
-        }
-        Level::Plain
-    }
-
-    /// All that this machine can run, for the tests.
-    #[cfg(test)]
+    /// All that this machine can run.
     fn all() -> Vec<Level> {
         match Level::of_this_machine() {
             Level::Plain => vec![Level::Plain],

@@ -1,7 +1,6 @@
 //! What is minimised, and its gradient: batch by batch, or over the risk sets of the whole cohort.
 
 use crate::config::{Loss, TrainConfig};
-use crate::device::Device;
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::model::{Model, Source, predict};
@@ -77,7 +76,7 @@ impl Objective {
             Kind::Nll { op, bin } => {
                 let bin: Vec<u32> = patients.iter().map(|&p| bin[p]).collect();
                 let censored: Vec<bool> = patients.iter().map(|&p| !self.event[p]).collect();
-                let tape = Tape::recording(Device::Cpu);
+                let tape = Tape::recording(prediction.device());
                 let logits = tape.leaf(prediction.clone());
                 let loss = op.forward(&tape, &logits, &bin, &censored)?;
                 let value = loss.value().host()[0].f64();
@@ -163,7 +162,7 @@ fn back<T: Real>(
     owed: impl FnOnce(&Tensor<T>) -> Result<Tensor<T>>,
 ) -> Result<Vec<Option<Tensor<T>>>> {
     let batch = source.batch(patients, Some(noise))?;
-    let tape = Tape::recording(Device::Cpu);
+    let tape = Tape::recording(params.device());
     let pass = Pass::new(&tape, params, Some(noise));
     let output = model.forward(&pass, &batch)?;
     let owed = owed(output.prediction.value())?;

@@ -146,6 +146,11 @@ pub fn survival<T: Real>(logits: &Tensor<T>) -> Result<Tensor<f64>> {
     Tensor::new(logits.shape(), cpu::survival(bins, logits.host()))
 }
 
+/// The probability of surviving each interval for one patient, given its logits.
+pub(crate) fn survival_of<T: Real>(logits: &[T]) -> Vec<f64> {
+    cpu::survival(logits.len(), logits)
+}
+
 /// The risk of each patient, `-sum_k S_k`: between `-K` and 0, higher is worse.
 ///
 /// # Errors
