@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The module of `kernels/<name>.cu` on the device of a context.
 pub(crate) fn load(context: &Arc<CudaContext>, _capability: (u32, u32), name: &str) -> Result<Arc<CudaModule>> {
-    context.load_module(Ptx::from_src("")).map_err(|e| Error::Cuda {
+    context.load_module(Ptx::from_src("// emulated module")).map_err(|e| Error::Cuda {
         device: format!("cuda:{}", context.ordinal()),
         doing: format!("loading the kernels of {name}"),
         why: said(e),
