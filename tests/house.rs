@@ -314,3 +314,12 @@ fn every_preprint_that_is_cited_is_in_the_bibliography() {
     assert!(seen > 0, "no citation was found");
     assert_none("preprints without an entry", missing.into_iter().collect());
 }
+
+#[test]
+fn entry_points_of_kernels_are_those_that_the_library_declares() {
+    let (path, want) = ("kernels/entry_points.h", onkos::device::entry_points());
+    if std::env::var_os("ONKOS_BLESS").is_some_and(|v| v == "1") {
+        fs::write(root().join(path), &want).expect("the header can be written");
+    }
+    assert!(read(path) == want, "{path} is out of date: run `ONKOS_BLESS=1 cargo test --test house entry_points`");
+}

@@ -118,6 +118,8 @@ fn compilers() -> impl Iterator<Item = (String, Result<&'static Nvrtc, String>)>
 /// The code of one kernel file for one card, and what is needed to find it.
 struct Search<'a> {
     kernels: &'a Embedded,
+    /// Whether embedded code may be used, and not only embedded sources.
+    images: bool,
     cache: &'a Cache,
     capability: (u32, u32),
     /// The kernel file, without `.cu`.
@@ -157,9 +159,10 @@ impl Search<'_> {
             return (None, attempts);
         };
         let image = self.kernels.images.iter().find(|(name, _)| *name == self.name);
-        match image.map(|(_, image)| load(image)) {
+        match image.filter(|_| self.images).map(|(_, image)| load(image)) {
             Some(Ok(module)) => return (Some((module, origin)), attempts),
             Some(Err(why)) => failed(&origin.to_string(), why),
+            None if image.is_some() => failed("embedded machine code", "switched off by ONKOS_EMBEDDED".into()),
             None => failed("embedded machine code", "none: this program was built without nvcc".into()),
         }
         for (what, compiler) in compilers {
@@ -178,7 +181,7 @@ impl Search<'_> {
                 continue;
             };
             for architecture in self.architectures() {
-                match self.compiled(compiler, &include, &architecture).and_then(|code| load(&code)) {
+                match self.compiled(compiler, &architecture).and_then(|code| load(&code)) {
                     Ok(module) => {
                         let (library, version) = (compiler.path(), compiler.version());
                         return (Some((module, Origin::Compiled { library, version, architecture })), attempts);
@@ -200,14 +203,15 @@ impl Search<'_> {
     }
 
     /// The code for an architecture, from the cache or into it.
-    fn compiled(&self, compiler: &impl Compiler, include: &Path, architecture: &str) -> Result<Vec<u8>, String> {
+    fn compiled(&self, compiler: &impl Compiler, architecture: &str) -> Result<Vec<u8>, String> {
         let file = format!("{}.cu", self.name);
-        let options = [
+        let include = compiler.include();
+        let mut options = vec![
             format!("--gpu-architecture={architecture}"),
             "--std=c++17".into(),
             "--generate-line-info".into(),
-            format!("--include-path={}", include.display()),
         ];
+        options.extend(include.iter().map(|folder| format!("--include-path={}", folder.display())));
         let wanted = |name: &str| name == file || !name.ends_with(".cu");
         let files: Vec<(&str, &str)> = self.kernels.sources.iter().copied().filter(|(name, _)| wanted(name)).collect();
         let version = format!("{:?}", compiler.version());
@@ -218,7 +222,10 @@ impl Search<'_> {
             Entry::Absent => {}
             Entry::Damaged(why) => tracing::warn!("{why}; the kernels are compiled anew"),
         }
-        let mut code = compiler.compile(&file, &files, &options)?;
+        let mut code = compiler.compile(&file, &files, &options).map_err(|why| match include {
+            Some(_) => why,
+            None => format!("cuda_fp16.h and cuda_bf16.h were found neither beside it nor in CUDA_HOME/include; {why}"),
+        })?;
         // The driver reads text up to a zero, and does not mind one after machine code.
         code.push(0);
         if let Err(why) = self.cache.write(&key, &code) {
@@ -235,7 +242,9 @@ pub(super) fn search(
     name: &str,
 ) -> (Option<(Arc<CudaModule>, Origin)>, Vec<Attempt>) {
     let cache = Cache::of_this_user();
-    let search = Search { kernels: &EMBEDDED, cache: &cache, capability, name };
+    // For who wants to see what NVRTC makes of the sources.
+    let images = std::env::var_os("ONKOS_EMBEDDED").is_none_or(|value| value != "off");
+    let search = Search { kernels: &EMBEDDED, images, cache: &cache, capability, name };
     search.run(compilers(), &mut |code| context.load_module(Ptx::from_binary(code.to_vec())).map_err(said))
 }
 
@@ -345,7 +354,7 @@ mod tests {
     #[test]
     fn the_code_of_a_card_is_chosen_as_the_driver_chooses_it() {
         let cache = Cache::in_folder(Path::new(""));
-        let chosen = |name, capability| Search { kernels: &KERNELS, cache: &cache, capability, name }.chosen();
+        let chosen = |name, capability| Search { kernels: &KERNELS, images: true, cache: &cache, capability, name }.chosen();
         let code = |architecture| Some(Origin::MachineCode(architecture));
         let cards = [
             ((7, 5), None),
@@ -369,7 +378,7 @@ mod tests {
     fn embedded_code_comes_first_and_needs_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, compiler) = (Cache::in_folder(folder.path()), Recorder::new("nothing"));
-        let search = Search { kernels: &KERNELS, cache: &cache, capability: (9, 0), name: "op" };
+        let search = Search { kernels: &KERNELS, images: true, cache: &cache, capability: (9, 0), name: "op" };
         let (found, attempts) = run(&search, &compiler, "unwanted");
         assert_eq!(found, Some((b"image of op".to_vec(), Origin::MachineCode("90a"))));
         assert!(attempts.is_empty() && compiler.count() == 0);
@@ -379,7 +388,7 @@ mod tests {
     fn an_image_that_the_driver_refuses_leads_to_the_compiler_and_the_reasons_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, compiler) = (Cache::in_folder(folder.path()), Recorder::new("nothing"));
-        let search = Search { kernels: &KERNELS, cache: &cache, capability: (8, 9), name: "op" };
+        let search = Search { kernels: &KERNELS, images: true, cache: &cache, capability: (8, 9), name: "op" };
         let outcome = run(&search, &compiler, "image of op");
         let (code, origin) = outcome.0.clone().unwrap();
         assert_eq!(origin.to_string(), "compiled for sm_89 by NVRTC 13.0 (libnvrtc.so.13)");
@@ -397,7 +406,7 @@ mod tests {
     fn a_card_that_is_newer_than_the_compiler_gets_common_code() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, compiler) = (Cache::in_folder(folder.path()), Recorder::new("=sm_"));
-        let search = Search { kernels: &SOURCES, cache: &cache, capability: (12, 1), name: "op" };
+        let search = Search { kernels: &SOURCES, images: true, cache: &cache, capability: (12, 1), name: "op" };
         let outcome = run(&search, &compiler, "unwanted");
         let said = reasons(&outcome);
         assert!(outcome.0.unwrap().1.to_string().starts_with("compiled for compute_80 by"));
@@ -410,7 +419,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::in_folder(folder.path());
         let mut compiler = Recorder::new("");
-        let search = Search { kernels: &SOURCES, cache: &cache, capability: (9, 0), name: "op" };
+        let search = Search { kernels: &SOURCES, images: true, cache: &cache, capability: (9, 0), name: "op" };
         let outcome = run(&search, &compiler, "unwanted");
         assert!(outcome.0.is_none());
         assert_eq!(outcome.1.len(), 4, "{:?}", outcome.1);
@@ -427,7 +436,7 @@ mod tests {
     fn a_kernel_is_compiled_once_and_again_when_its_file_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, compiler) = (Cache::in_folder(folder.path()), Recorder::new("nothing"));
-        let search = Search { kernels: &SOURCES, cache: &cache, capability: (9, 0), name: "op" };
+        let search = Search { kernels: &SOURCES, images: true, cache: &cache, capability: (9, 0), name: "op" };
         let first = run(&search, &compiler, "unwanted");
         assert_eq!((run(&search, &compiler, "unwanted"), compiler.count()), (first.clone(), 1));
         let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
@@ -450,7 +459,7 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let (cache, mut compiler) = (Cache::in_folder(folder.path()), Recorder::new("nothing"));
-        let search = Search { kernels: &SOURCES, cache: &cache, capability: (9, 0), name: "op" };
+        let search = Search { kernels: &SOURCES, images: true, cache: &cache, capability: (9, 0), name: "op" };
         run(&search, &compiler, "unwanted");
         run(&Search { kernels: &CHANGED, ..search }, &compiler, "unwanted");
         run(&Search { capability: (8, 0), ..search }, &compiler, "unwanted");
@@ -468,7 +477,7 @@ mod tests {
     fn a_cache_that_takes_nothing_does_not_stop_the_kernels() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let (cache, compiler) = (Cache::in_folder(&file.path().join("cache")), Recorder::new("nothing"));
-        let search = Search { kernels: &SOURCES, cache: &cache, capability: (9, 0), name: "op" };
+        let search = Search { kernels: &SOURCES, images: true, cache: &cache, capability: (9, 0), name: "op" };
         assert!(run(&search, &compiler, "unwanted").0.is_some());
     }
 
@@ -500,13 +509,13 @@ mod tests {
         let cache = Cache::in_folder(folder.path());
         for name in EMBEDDED.sources.iter().filter_map(|(file, _)| file.strip_suffix(".cu")) {
             for capability in [(8, 0), (9, 0)] {
-                let search = Search { kernels: &SOURCES, cache: &cache, capability, name };
+                let search = Search { kernels: &SOURCES, images: true, cache: &cache, capability, name };
                 if search.chosen().is_none() {
                     continue;
                 }
                 for architecture in search.architectures() {
                     let search = Search { kernels: &EMBEDDED, ..search };
-                    let code = search.compiled(library, library.include.as_ref().unwrap(), &architecture);
+                    let code = search.compiled(library, &architecture);
                     let code = code.unwrap_or_else(|why| panic!("{name} for {architecture}: {why}"));
                     let mark = if architecture.starts_with("sm_") { &b"\x7fELF"[..] } else { b"//" };
                     assert!(code.starts_with(mark), "{name} for {architecture}");
