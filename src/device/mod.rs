@@ -71,6 +71,15 @@ impl Device {
         Ok(Device::Cuda(gpu))
     }
 
+    /// The same device with matrix products of another precision; the CPU has only the one.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Device {
+        match self {
+            Device::Cpu => Device::Cpu,
+            Device::Cuda(gpu) => Device::Cuda(gpu.with_precision(precision)),
+        }
+    }
+
     /// Waits until all that was started there is done.
     ///
     /// # Errors

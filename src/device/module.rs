@@ -173,13 +173,6 @@ impl Search<'_> {
                     continue;
                 }
             };
-            let Some(include) = compiler.include() else {
-                failed(
-                    &what,
-                    "cuda_fp16.h and cuda_bf16.h were found neither beside it nor in CUDA_HOME/include".into(),
-                );
-                continue;
-            };
             for architecture in self.architectures() {
                 match self.compiled(compiler, &architecture).and_then(|code| load(&code)) {
                     Ok(module) => {
@@ -206,11 +199,8 @@ impl Search<'_> {
     fn compiled(&self, compiler: &impl Compiler, architecture: &str) -> Result<Vec<u8>, String> {
         let file = format!("{}.cu", self.name);
         let include = compiler.include();
-        let mut options = vec![
-            format!("--gpu-architecture={architecture}"),
-            "--std=c++17".into(),
-            "--generate-line-info".into(),
-        ];
+        let mut options =
+            vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), "--generate-line-info".into()];
         options.extend(include.iter().map(|folder| format!("--include-path={}", folder.display())));
         let wanted = |name: &str| name == file || !name.ends_with(".cu");
         let files: Vec<(&str, &str)> = self.kernels.sources.iter().copied().filter(|(name, _)| wanted(name)).collect();
@@ -354,7 +344,8 @@ mod tests {
     #[test]
     fn the_code_of_a_card_is_chosen_as_the_driver_chooses_it() {
         let cache = Cache::in_folder(Path::new(""));
-        let chosen = |name, capability| Search { kernels: &KERNELS, images: true, cache: &cache, capability, name }.chosen();
+        let chosen =
+            |name, capability| Search { kernels: &KERNELS, images: true, cache: &cache, capability, name }.chosen();
         let code = |architecture| Some(Origin::MachineCode(architecture));
         let cards = [
             ((7, 5), None),
