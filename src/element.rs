@@ -13,12 +13,25 @@ use num_traits::Float;
 pub trait Element: Pod + Default + Debug + Send + Sync + PartialEq + 'static {
     /// The name of the type as safetensors and our messages write it.
     const NAME: &'static str;
+    /// The name that kernels have behind their own if they exist for several element types.
+    const SUFFIX: &'static str;
+    /// The name in CUDA C++.
+    const C: &'static str;
 }
 
 macro_rules! element {
-    ($($t:ty = $name:literal),*) => { $(impl Element for $t { const NAME: &'static str = $name; })* };
+    ($($t:ty = $name:literal $c:literal),*) => { $(
+        impl Element for $t {
+            const NAME: &'static str = $name;
+            const SUFFIX: &'static str = stringify!($t);
+            const C: &'static str = $c;
+        }
+    )* };
 }
-element!(f32 = "F32", f64 = "F64", f16 = "F16", bf16 = "BF16", u8 = "U8", u32 = "U32", i32 = "I32", i64 = "I64");
+element!(
+    f32 = "F32" "float", f64 = "F64" "double", f16 = "F16" "__half", bf16 = "BF16" "__nv_bfloat16",
+    u8 = "U8" "unsigned char", u32 = "U32" "unsigned int", i32 = "I32" "int", i64 = "I64" "long long"
+);
 
 /// A floating-point type that ops calculate in: `f32` in use, `f64` as the oracle of the tests.
 pub trait Real: Feature + Float + Display + Sum + AddAssign + SubAssign + MulAssign + DivAssign + Into<f64> {

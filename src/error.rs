@@ -189,6 +189,31 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// A call of the CUDA driver failed, or a kernel that was launched before it.
+    #[error("{device}: {doing} failed: {why}")]
+    Cuda {
+        /// The device.
+        device: String,
+        /// What was done.
+        doing: String,
+        /// What the driver said.
+        why: String,
+    },
+    /// The memory of a device does not suffice.
+    #[error(
+        "{device} has not enough memory: {:.2} GiB more are needed, {:.2} of {:.2} GiB are free",
+        gib(*bytes), gib(*free), gib(*total)
+    )]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// The bytes that were asked for.
+        bytes: u64,
+        /// The bytes that were free.
+        free: u64,
+        /// All that it has.
+        total: u64,
+    },
     /// A metric has no value for this data; the reason says what is missing.
     #[error(transparent)]
     Undefined(#[from] Undefined),
@@ -217,6 +242,10 @@ impl Error {
         let path = path.into();
         |source| Error::Io { path, source }
     }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 /// What the system said, as the end of a sentence: in lower case, without what is for programmers.

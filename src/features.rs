@@ -5,7 +5,9 @@ use std::fmt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
 use crate::element::{Element, Feature, Real};
+use crate::error::Result;
 use crate::tape::Var;
 use crate::tensor::Tensor;
 
@@ -73,6 +75,18 @@ impl Features {
             Features::F16(tensor) => tensor.shape(),
             Features::Bf16(tensor) => tensor.shape(),
         }
+    }
+
+    /// The same features on a device: see [`Tensor::to`].
+    ///
+    /// # Errors
+    /// As [`Tensor::to`].
+    pub fn to(&self, device: Device) -> Result<Features> {
+        Ok(match self {
+            Features::F32(tensor) => Features::F32(tensor.to(device)?),
+            Features::F16(tensor) => Features::F16(tensor.to(device)?),
+            Features::Bf16(tensor) => Features::Bf16(tensor.to(device)?),
+        })
     }
 
     /// The number of instances in all bags, `N`.
@@ -162,27 +176,38 @@ pub enum Kept<T> {
     Stored(Features),
 }
 
-/// Runs an expression with `$x` bound to the stored elements (`&[F]` with `F: Feature`) of a [`Kept`].
-macro_rules! with_elements {
+/// Runs an expression with `$x` bound to the tensor (`&Tensor<F>` with `F: Feature`) of a [`Kept`].
+macro_rules! with_tensor {
     ($kept:expr, $x:ident => $body:expr) => {
         match $kept {
             $crate::features::Kept::Real(t) => {
-                let $x = t.host();
+                let $x = t;
                 $body
             }
             $crate::features::Kept::Stored($crate::features::Features::F32(t)) => {
-                let $x = t.host();
+                let $x = t;
                 $body
             }
             $crate::features::Kept::Stored($crate::features::Features::F16(t)) => {
-                let $x = t.host();
+                let $x = t;
                 $body
             }
             $crate::features::Kept::Stored($crate::features::Features::Bf16(t)) => {
-                let $x = t.host();
+                let $x = t;
                 $body
             }
         }
+    };
+}
+pub(crate) use with_tensor;
+
+/// The same with `$x` bound to the elements (`&[F]`) of one on the CPU.
+macro_rules! with_elements {
+    ($kept:expr, $x:ident => $body:expr) => {
+        $crate::features::with_tensor!($kept, tensor => {
+            let $x = tensor.host();
+            $body
+        })
     };
 }
 pub(crate) use with_elements;

@@ -1,26 +1,48 @@
 //! Ragged row ranges: how bags of unequal length lie in one flat array.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::device::{Gpu, Mirror};
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// Bags of unequal length in one flat array: bag `b` is rows `offsets[b]..offsets[b + 1]`.
 ///
 /// Never padded, never truncated; an empty bag is legal. The offsets are checked once, here, so kernels may trust them.
 /// Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ragged {
-    offsets: Arc<[usize]>,
+    inner: Arc<Inner>,
 }
+
+#[derive(Debug)]
+struct Inner {
+    offsets: Box<[usize]>,
+    /// The same as kernels read them.
+    device: OnceLock<Mirror<u32>>,
+}
+
+impl From<Vec<usize>> for Ragged {
+    fn from(offsets: Vec<usize>) -> Ragged {
+        Ragged { inner: Arc::new(Inner { offsets: offsets.into(), device: OnceLock::new() }) }
+    }
+}
+
+impl PartialEq for Ragged {
+    fn eq(&self, other: &Ragged) -> bool {
+        self.offsets() == other.offsets()
+    }
+}
+impl Eq for Ragged {}
 
 impl Ragged {
     /// From `bags + 1` offsets that start at 0 and never decrease.
     ///
     /// # Errors
     /// [`Error::Offsets`] names the first offset that is wrong.
-    pub fn new(offsets: impl Into<Arc<[usize]>>) -> Result<Ragged> {
-        let offsets = offsets.into();
+    pub fn new(offsets: impl Into<Vec<usize>>) -> Result<Ragged> {
+        let offsets: Vec<usize> = offsets.into();
         match offsets.first() {
             Some(0) => {}
             first => return Err(Error::Offsets { index: 0, value: first.copied().unwrap_or(0), at_least: 0 }),
@@ -30,7 +52,7 @@ impl Ragged {
                 return Err(Error::Offsets { index: i, value: offsets[i], at_least: offsets[i - 1] });
             }
         }
-        Ok(Ragged { offsets })
+        Ok(offsets.into())
     }
 
     /// From the length of each bag.
@@ -41,48 +63,56 @@ impl Ragged {
             end += length;
             offsets.push(end);
         }
-        Ragged { offsets: offsets.into() }
+        offsets.into()
     }
 
     /// `bags` bags of `rows` rows each.
     pub fn uniform(bags: usize, rows: usize) -> Ragged {
-        Ragged { offsets: (0..=bags).map(|b| b * rows).collect() }
+        (0..=bags).map(|b| b * rows).collect::<Vec<_>>().into()
     }
 
     /// The number of bags, `B`.
     pub fn bags(&self) -> usize {
-        self.offsets.len() - 1
+        self.inner.offsets.len() - 1
     }
 
     /// The number of rows in all bags, `N`.
     pub fn rows(&self) -> usize {
-        self.offsets[self.offsets.len() - 1]
+        self.inner.offsets[self.inner.offsets.len() - 1]
     }
 
     /// The rows of bag `b`.
     #[inline]
     pub fn bag(&self, b: usize) -> Range<usize> {
-        self.offsets[b]..self.offsets[b + 1]
+        self.inner.offsets[b]..self.inner.offsets[b + 1]
     }
 
     /// The row ranges of all bags, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        self.offsets.windows(2).map(|w| w[0]..w[1])
+        self.inner.offsets.windows(2).map(|w| w[0]..w[1])
     }
 
     /// The `bags + 1` offsets.
     pub fn offsets(&self) -> &[usize] {
-        &self.offsets
+        &self.inner.offsets
     }
 
     /// The bag that holds row `row`, which must be below [`rows`](Self::rows).
     pub fn bag_of(&self, row: usize) -> usize {
-        self.offsets.partition_point(|&o| o <= row) - 1
+        self.inner.offsets.partition_point(|&o| o <= row) - 1
     }
 
     /// The number of rows of the longest bag.
     pub fn longest(&self) -> usize {
         self.iter().map(|r| r.len()).max().unwrap_or(0)
+    }
+
+    /// The offsets on a device, copied there once.
+    pub(crate) fn on(&self, gpu: Gpu) -> Result<Tensor<u32>> {
+        let narrow = || self.offsets().iter().map(|&o| u32::try_from(o).unwrap_or(u32::MAX)).collect::<Vec<_>>().into();
+        // Kernels count rows in 32 bits. The tensor of more rows than that would be of terabytes.
+        assert!(u32::try_from(self.rows()).is_ok(), "more than 2^32 - 1 rows in one batch");
+        self.inner.device.get_or_init(narrow).on(gpu)
     }
 }
 

@@ -144,7 +144,7 @@ impl<T: Real> Tape<T> {
         for (root, grad) in roots {
             assert_eq!(root.shape(), grad.shape(), "a root and its gradient have one shape");
             if let Some(slot) = root.slot {
-                add(&mut grads[self.own(slot)], grad.clone());
+                add(&mut grads[self.own(slot)], grad.clone())?;
             }
         }
         for node in self.nodes.into_inner().into_iter().rev() {
@@ -157,7 +157,7 @@ impl<T: Real> Tape<T> {
             assert_eq!(back.len(), node.inputs.len(), "an op gives one gradient an input");
             for (slot, grad) in node.inputs.iter().zip(back) {
                 if let (Some(slot), Some(grad)) = (slot, grad) {
-                    add(&mut grads[*slot], grad);
+                    add(&mut grads[*slot], grad)?;
                 }
             }
         }
@@ -165,11 +165,12 @@ impl<T: Real> Tape<T> {
     }
 }
 
-fn add<T: Real>(sum: &mut Option<Tensor<T>>, grad: Tensor<T>) {
+fn add<T: Real>(sum: &mut Option<Tensor<T>>, grad: Tensor<T>) -> Result<()> {
     match sum {
-        Some(sum) => sum.add_assign(&grad),
+        Some(sum) => sum.add_assign(&grad)?,
         None => *sum = Some(grad),
     }
+    Ok(())
 }
 
 /// The gradients of the leaves after a backward pass.

@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use ndarray::{Array, ArrayView, Dimension, Ix2};
 
-use crate::device::Device;
+use crate::device::{Device, Memory};
 use crate::element::{Element, Real};
 use crate::error::{Error, Result};
 
 /// A dense row-major array. Cheap to clone: clones share the memory until one of them is written to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Tensor<T> {
     shape: Vec<usize>,
     storage: Storage<T>,
 }
 
 /// The memory of a tensor, one variant a device.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Storage<T> {
     Cpu(Arc<Vec<T>>),
+    Cuda(Arc<Memory>),
 }
 
 impl<T: Element> Tensor<T> {
@@ -75,22 +76,79 @@ impl<T: Element> Tensor<T> {
 
     /// Where the elements lie.
     pub fn device(&self) -> Device {
-        match self.storage {
+        match &self.storage {
             Storage::Cpu(_) => Device::Cpu,
+            Storage::Cuda(memory) => Device::Cuda(memory.gpu()),
         }
     }
 
-    /// The elements in row-major order. The tensor must lie on the CPU, as those of an op's CPU arm do.
+    /// The elements in row-major order, without a copy.
+    ///
+    /// # Panics
+    /// If the tensor does not lie on the CPU, as those of an op's CPU arm do: [`read`](Self::read) copies from any
+    /// device.
     pub fn host(&self) -> &[T] {
         match &self.storage {
             Storage::Cpu(data) => data,
+            Storage::Cuda(memory) => panic!("a tensor on {} was taken for one on the CPU", memory.gpu()),
         }
     }
 
+    /// A copy of the elements in row-major order, wherever they lie. Waits for what writes them.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] of the device, or of a kernel that failed before.
+    pub fn read(&self) -> Result<Vec<T>> {
+        match &self.storage {
+            Storage::Cpu(data) => Ok(data.to_vec()),
+            Storage::Cuda(memory) => memory.read(self.len()),
+        }
+    }
+
+    /// The same tensor on a device: a copy, or itself where it lies there already.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`] if it does not fit, [`Error::Cuda`] of the device.
+    pub fn to(&self, device: Device) -> Result<Tensor<T>> {
+        match (&self.storage, device) {
+            (Storage::Cpu(_), Device::Cpu) => Ok(self.clone()),
+            (Storage::Cpu(data), Device::Cuda(gpu)) => gpu.upload(&self.shape, data),
+            (Storage::Cuda(memory), Device::Cuda(gpu)) if memory.gpu() == gpu => Ok(self.clone()),
+            (Storage::Cuda(_), _) => Tensor::new(&self.shape, self.read()?)?.to(device),
+        }
+    }
+
+    /// A tensor out of memory of a device that has room for it.
+    pub(crate) fn on_gpu(shape: &[usize], memory: Memory) -> Tensor<T> {
+        Tensor { shape: shape.to_vec(), storage: Storage::Cuda(Arc::new(memory)) }
+    }
+
+    /// The memory of a tensor on a CUDA device.
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        match &self.storage {
+            Storage::Cpu(_) => None,
+            Storage::Cuda(memory) => Some(memory),
+        }
+    }
+
+    /// Before a kernel writes to it: memory of its own, copied if another tensor shares it.
+    pub(crate) fn own(&mut self) -> Result<()> {
+        if let Storage::Cuda(memory) = &mut self.storage
+            && Arc::get_mut(memory).is_none()
+        {
+            *memory = Arc::new(memory.copy()?);
+        }
+        Ok(())
+    }
+
     /// The elements for writing; copied first if another tensor shares them.
+    ///
+    /// # Panics
+    /// As [`host`](Self::host).
     pub fn host_mut(&mut self) -> &mut [T] {
         match &mut self.storage {
             Storage::Cpu(data) => Arc::make_mut(data).as_mut_slice(),
+            Storage::Cuda(memory) => panic!("a tensor on {} was taken for one on the CPU", memory.gpu()),
         }
     }
 
@@ -131,13 +189,25 @@ impl<T: Real> Tensor<T> {
     }
 
     /// `self += other`; the shapes must be equal.
-    pub(crate) fn add_assign(&mut self, other: &Tensor<T>) {
+    pub(crate) fn add_assign(&mut self, other: &Tensor<T>) -> Result<()> {
         assert_eq!(self.shape, other.shape, "gradients of one variable have one shape");
-        match (&mut self.storage, &other.storage) {
-            (Storage::Cpu(to), Storage::Cpu(from)) => {
-                Arc::make_mut(to).iter_mut().zip(from.iter()).for_each(|(to, from)| *to += *from)
-            }
+        match self.device() {
+            Device::Cpu => self.host_mut().iter_mut().zip(other.host()).for_each(|(to, from)| *to += *from),
+            Device::Cuda(gpu) => crate::ops::add::add_assign(gpu, self, other)?,
         }
+        Ok(())
+    }
+}
+
+/// Tensors are equal if their shapes and elements are, wherever they lie.
+impl<T: Element> PartialEq for Tensor<T> {
+    fn eq(&self, other: &Tensor<T>) -> bool {
+        let elements = || match (&self.storage, &other.storage) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => a == b,
+            // A device that fails has no elements to be equal.
+            _ => matches!((self.read(), other.read()), (Ok(a), Ok(b)) if a == b),
+        };
+        self.shape == other.shape && elements()
     }
 }
 

@@ -8,6 +8,7 @@ use onkos::rng::Draws;
 /// Prints words of streams, one a line: what the test below draws too.
 const PROGRAM: &str = r#"
 #include "philox.cuh"
+#include <stdint.h>
 #include <stdio.h>
 int main() {
     for (uint32_t p = 0; p < 40; ++p) {

@@ -1,7 +1,16 @@
 //! Where tensors lie and ops run.
 
+mod cuda;
+mod driver;
+mod kernel;
+mod mirror;
+mod module;
 mod probe;
 
+pub use cuda::{Gpu, Precision};
+pub(crate) use cuda::Memory;
+pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
+pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
 pub use probe::{Found, find, memory_bytes, peak_memory_bytes, simd_level, threads};
 
@@ -16,20 +25,42 @@ pub enum Device {
     /// The processor: rayon over fixed chunks, the same bits on any number of threads.
     #[default]
     Cpu,
+    /// A CUDA device: calculates in f32, the same bits from run to run.
+    Cuda(Gpu),
 }
 
 impl Device {
-    /// Reads `auto`, `cpu` or `cuda:N`.
+    /// Reads `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA device if it can be used, else the CPU, and
+    /// says so.
     ///
     /// # Errors
     /// [`Error::Device`] if it is not there or not a device.
     pub fn parse(name: &str) -> Result<Device> {
-        match name {
-            "auto" | "cpu" => Ok(Device::Cpu),
-            _ if name.starts_with("cuda") => {
-                Err(Error::Device { name: name.into(), why: "this version of onkos has no CUDA kernels yet".into() })
+        let ordinal = match name {
+            "cpu" => return Ok(Device::Cpu),
+            "auto" => {
+                return Ok(Gpu::open(0).map(Device::Cuda).unwrap_or_else(|why| {
+                    tracing::info!("calculating on the CPU: {why}");
+                    Device::Cpu
+                }));
             }
-            _ => Err(Error::Device { name: name.into(), why: "no such kind of device".into() }),
+            "cuda" => Some(0),
+            _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+        };
+        match ordinal {
+            Some(ordinal) => Gpu::open(ordinal).map(Device::Cuda),
+            None => Err(Error::Device { name: name.into(), why: "write auto, cpu or cuda:N".into() }),
+        }
+    }
+
+    /// Waits until all that was started there is done.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] of a kernel that failed.
+    pub fn synchronize(self) -> Result<()> {
+        match self {
+            Device::Cpu => Ok(()),
+            Device::Cuda(gpu) => gpu.synchronize(),
         }
     }
 }
@@ -38,6 +69,12 @@ impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(gpu) => gpu.fmt(f),
         }
     }
+}
+
+/// The text of `kernels/entry_points.h`: the C prototype of every kernel that is declared.
+pub fn entry_points() -> String {
+    prototypes(crate::ops::kernels())
 }

@@ -55,7 +55,7 @@ impl ModelConfig {
 }
 
 /// The inputs that a model is built for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct InputShape<T> {
     /// The genes of each signature as bags; `None` without gene expression.
     pub genes: Option<Ragged>,
@@ -64,7 +64,7 @@ pub struct InputShape<T> {
 }
 
 /// The patch features that a model is built for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PatchShape<T> {
     /// Features of a patch, `L`.
     pub width: usize,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::device::Device;
-use crate::element::Real;
+use crate::element::{Element, Real};
 use crate::error::{Error, Result};
 use crate::rng::Draws;
 use crate::tape::{Gradients, Tape, Var};
@@ -14,11 +14,17 @@ use crate::tensor::Tensor;
 pub struct ParamId(usize);
 
 /// All parameters of a model, in the order in which its layers were built.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Params<T> {
     names: Vec<String>,
     decays: Vec<bool>,
     values: Vec<Tensor<T>>,
+}
+
+impl<T: Element> PartialEq for Params<T> {
+    fn eq(&self, other: &Params<T>) -> bool {
+        self.names == other.names && self.decays == other.decays && self.values == other.values
+    }
 }
 
 impl<T: Real> Params<T> {

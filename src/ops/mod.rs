@@ -37,3 +37,15 @@ pub use segment_mean::SegmentMean;
 pub use softmax::Softmax;
 pub use standardize::Standardize;
 pub use tokens::BagDraws;
+
+use crate::device::Signature;
+
+/// Every kernel that an op declares, file by file.
+pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
+    [add::KERNELS, layer_norm::KERNELS].into_iter().flatten()
+}
+
+/// The error of an op that has no kernel.
+pub(crate) fn missing(gpu: crate::device::Gpu, op: &str) -> crate::Error {
+    crate::Error::Device { name: gpu.to_string(), why: format!("{op} does not run there yet") }
+}

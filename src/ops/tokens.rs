@@ -1,8 +1,8 @@
 //! What the ops on tokens share: rows in bags, one bag a patient, and the draws of each patient.
 
 use std::ops::Range;
-use std::sync::Arc;
 
+use crate::device::{Gpu, Mirror};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::rng::{Draws, Stream};
@@ -16,18 +16,28 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BagDraws {
     draws: Draws,
-    patients: Arc<[u32]>,
+    patients: Mirror<u32>,
 }
 
 impl BagDraws {
     /// `patients` has one entry a bag: [`name32`](crate::rng::name32) of the case id.
-    pub fn new(draws: Draws, patients: impl Into<Arc<[u32]>>) -> BagDraws {
-        BagDraws { draws, patients: patients.into() }
+    pub fn new(draws: Draws, patients: impl Into<Vec<u32>>) -> BagDraws {
+        BagDraws { draws, patients: patients.into().into() }
     }
 
     /// The same patients, for a part of the purpose: see [`Draws::part`].
     pub fn part(&self, name: &str) -> BagDraws {
         BagDraws { draws: self.draws.part(name), patients: self.patients.clone() }
+    }
+
+    /// What the streams of all bags have in common.
+    pub(crate) fn draws(&self) -> Draws {
+        self.draws
+    }
+
+    /// The patients on a device, copied there once.
+    pub(crate) fn patients_on(&self, gpu: Gpu) -> Result<Tensor<u32>> {
+        self.patients.on(gpu)
     }
 
     /// The number of bags.

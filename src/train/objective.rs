@@ -142,7 +142,7 @@ impl Objective {
             let grads = back(model, params, source, patients, noise, |_| Ok(owed))?;
             for (sum, grad) in sum.iter_mut().zip(grads) {
                 match (sum.as_mut(), grad) {
-                    (Some(sum), Some(grad)) => sum.add_assign(&grad),
+                    (Some(sum), Some(grad)) => sum.add_assign(&grad)?,
                     (None, grad) => *sum = grad,
                     (_, None) => {}
                 }

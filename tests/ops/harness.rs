@@ -3,9 +3,10 @@
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
 use onkos::rng::Draws;
-use onkos::{Device, Real, Result, Tape, Tensor, Var};
+use onkos::{Device, Element, Features, Real, Result, Tape, Tensor, Var};
 
 /// Normal numbers that both precisions hold exactly (rounded to f32), named so that each tensor of a test has its own.
 pub fn normal<T: Real>(name: &str, shape: &[usize]) -> Tensor<T> {
@@ -58,11 +59,44 @@ pub fn assert_golden(what: &str, got: &[f64], want: &[f64], relative: f64) {
     assert_within(what, got, want, relative * largest);
 }
 
+/// Where work in `T` is tested: f32 on the device that ONKOS_TEST_DEVICE names (the CPU unless it is set), f64, the
+/// oracle, on the CPU.
+pub fn device<T: Real>() -> Device {
+    static NAMED: OnceLock<Device> = OnceLock::new();
+    if T::NAME == f64::NAME {
+        return Device::Cpu;
+    }
+    *NAMED.get_or_init(|| {
+        let name = std::env::var("ONKOS_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+        Device::parse(&name).expect("the device under test")
+    })
+}
+
+/// Whether the device under test is the emulated one, where very large shapes take too long.
+pub fn emulated() -> bool {
+    matches!(device::<f32>(), Device::Cuda(gpu) if gpu.name() == "emulated")
+}
+
+/// A tensor on the device under test.
+pub fn placed<T: Real>(x: &Tensor<T>) -> Tensor<T> {
+    x.to(device::<T>()).expect("the device has room for it")
+}
+
+/// Stored features on the device under test of `T`.
+pub fn placed_features<T: Real>(x: &Features) -> Features {
+    x.to(device::<T>()).expect("the device has room for them")
+}
+
+/// A result on the CPU, to look at.
+pub fn fetched<T: Real>(x: &Tensor<T>) -> Tensor<T> {
+    x.to(Device::Cpu).expect("no kernel failed")
+}
+
 /// Calls `f` on constants and gives the values.
 pub fn values<T: Real>(f: impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>>, inputs: &[Tensor<T>]) -> Vec<Tensor<T>> {
-    let tape = Tape::inference(Device::Cpu);
-    let vars: Vec<_> = inputs.iter().map(|x| Var::constant(x.clone())).collect();
-    f(&tape, &vars).expect("the inputs of the test are valid").iter().map(|v| v.value().clone()).collect()
+    let tape = Tape::inference(device::<T>());
+    let vars: Vec<_> = inputs.iter().map(|x| Var::constant(placed(x))).collect();
+    f(&tape, &vars).expect("the inputs of the test are valid").iter().map(|v| fetched(v.value())).collect()
 }
 
 /// The values of `f` and the gradients of `sum(out * cotangent)` with respect to every input.
@@ -71,13 +105,13 @@ pub fn gradients<T: Real>(
     inputs: &[Tensor<T>],
     cotangents: &[Tensor<T>],
 ) -> (Vec<Tensor<T>>, Vec<Tensor<T>>) {
-    let tape = Tape::recording(Device::Cpu);
-    let vars: Vec<_> = inputs.iter().map(|x| tape.leaf(x.clone())).collect();
+    let tape = Tape::recording(device::<T>());
+    let vars: Vec<_> = inputs.iter().map(|x| tape.leaf(placed(x))).collect();
     let out = f(&tape, &vars).expect("the inputs of the test are valid");
-    let roots: Vec<_> = out.iter().zip(cotangents).map(|(v, c)| (v, c.clone())).collect();
+    let roots: Vec<_> = out.iter().zip(cotangents).map(|(v, c)| (v, placed(c))).collect();
     let grads = tape.backward(&roots).expect("backward of valid inputs");
-    let grads = vars.iter().map(|v| grads.of(v).cloned().unwrap_or_else(|| Tensor::zeros(v.shape()))).collect();
-    (out.iter().map(|v| v.value().clone()).collect(), grads)
+    let grad = |v: &Var<T>| grads.of(v).map_or_else(|| Tensor::zeros(v.shape()), fetched);
+    (out.iter().map(|v| fetched(v.value())).collect(), vars.iter().map(grad).collect())
 }
 
 /// Cotangents for the outputs of `f`: normal numbers.

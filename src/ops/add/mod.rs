@@ -25,6 +25,9 @@
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::{KERNELS, add_assign};
 
 use crate::device::Device;
 use crate::element::Real;
@@ -47,6 +50,7 @@ impl Add {
         }
         let y = match tape.device() {
             Device::Cpu => cpu::forward(a.value(), b.value()),
+            Device::Cuda(gpu) => cuda::forward(gpu, a.value(), b.value())?,
         };
         let [y] = tape.record(&[a, b], [y], |grads| Ok(vec![grads[0].clone(), grads[0].clone()]));
         Ok(y)

@@ -115,6 +115,7 @@ impl<T: Real> AttentionMil<'_, T> {
         let keep = wants_grad && dims.n * layer.width() * size_of::<T>() <= KEPT_BYTES;
         let ([pooled, weights, scores], gates) = match device {
             Device::Cpu => cpu::forward(&layer, &kept, &bags, keep),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "attention_mil")),
         };
         let saved = cpu::Saved { pooled: pooled.clone(), weights: weights.clone(), gates };
         let [pooled, weights, scores] = tape.record(&inputs, [pooled, weights, scores], move |grads| {
@@ -122,6 +123,7 @@ impl<T: Real> AttentionMil<'_, T> {
             let given = cpu::Given { pooled: pooled.as_ref(), weights: weights.as_ref(), scores: scores.as_ref() };
             Ok(match device {
                 Device::Cpu => cpu::backward(&layer, &kept, &bags, &saved, given, wants_x),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "attention_mil")),
             })
         });
         Ok(Pooling { pooled, weights, scores })

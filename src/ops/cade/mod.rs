@@ -284,15 +284,20 @@ impl Cade {
             Device::Cpu => {
                 cpu::forward(self, [Tokens::new(f.value(), masks[0]), Tokens::new(g.value(), masks[1])], mixing)
             }
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "cade")),
         };
         let out = [f_out, g_out];
         if !mixes || op.statistics == Statistics::Detached {
             let slopes = [cpu::slopes(&f_rows, masks[0]), cpu::slopes(&g_rows, masks[1])];
             return Ok(tape.record(&[f, g], out, move |grads| {
-                let back = |k: usize| match device {
-                    Device::Cpu => grads[k].as_ref().map(|grad| cpu::backward_detached(&slopes[k], grad)),
+                let back = |k: usize| {
+                    let grad = |grad| match device {
+                        Device::Cpu => Ok(cpu::backward_detached(&slopes[k], grad)),
+                        Device::Cuda(gpu) => Err(crate::ops::missing(gpu, "cade")),
+                    };
+                    grads[k].as_ref().map(grad).transpose()
                 };
-                Ok(vec![back(0), back(1)])
+                Ok(vec![back(0)?, back(1)?])
             }));
         }
         let x = [f.value().clone(), g.value().clone()];
@@ -307,6 +312,7 @@ impl Cade {
                     [&f_rows, &g_rows],
                     [&grad[0], &grad[1]],
                 ),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "cade")),
             };
             Ok(back.map(Some).into())
         }))

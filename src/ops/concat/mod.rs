@@ -52,12 +52,14 @@ impl Concat {
         let values: Vec<&Tensor<T>> = parts.iter().map(|p| p.value()).collect();
         let y = match device {
             Device::Cpu => cpu::forward(rows, &values),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "concat")),
         };
         let shapes: Vec<Vec<usize>> = parts.iter().map(|p| p.shape().to_vec()).collect();
         let [y] = tape.record(parts, [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None; shapes.len()]) };
             let grads = match device {
                 Device::Cpu => cpu::backward(&shapes, grad),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "concat")),
             };
             Ok(grads.into_iter().map(Some).collect())
         });

@@ -104,6 +104,7 @@ impl Cox {
                 let log_risk: Vec<f64> = log_risk.value().host().iter().map(|x| x.f64()).collect();
                 self.loss_and_gradient(plan, &log_risk)?
             }
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "cox")),
         };
         let shape = log_risk.shape().to_vec();
         let [loss] = tape.record(&[log_risk], [Tensor::scalar(T::of(loss))], move |grads| {

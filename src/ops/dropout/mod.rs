@@ -102,13 +102,16 @@ impl Dropout {
         let map = op.affine();
         let y = match device {
             Device::Cpu => cpu::map(op.p, map, x.value(), &bags, &draws),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "dropout")),
         };
         let [y] = tape.record(&[x], [y], move |grads| {
             // The derivative of the map, applied with the same mask.
             let slope = Affine { shift: T::zero(), dropped: T::zero(), ..map };
-            Ok(vec![grads[0].as_ref().map(|grad| match device {
-                Device::Cpu => cpu::map(op.p, slope, grad, &bags, &draws),
-            })])
+            let back = |grad| match device {
+                Device::Cpu => Ok(cpu::map(op.p, slope, grad, &bags, &draws)),
+                Device::Cuda(gpu) => Err(crate::ops::missing(gpu, "dropout")),
+            };
+            Ok(vec![grads[0].as_ref().map(back).transpose()?])
         });
         Ok(y)
     }

@@ -72,6 +72,7 @@ impl GroupedLinear {
         let (op, device, kept_x, w) = (*self, tape.device(), x.value().clone(), weight.value().clone());
         let (y, kept_y) = match device {
             Device::Cpu => cpu::forward(op, &dims, &kept_x, &w, bias.map(Var::value)),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "grouped_linear")),
         };
         let wants_x = x.wants_grad();
         let absent = Var::constant(Tensor::zeros(&[0]));
@@ -80,6 +81,7 @@ impl GroupedLinear {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 3]) };
             let (dx, dw, db) = match device {
                 Device::Cpu => cpu::backward(op, &dims, &kept_x, &w, &kept_y, grad, wants_x),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "grouped_linear")),
             };
             Ok(vec![dx, Some(dw), has_bias.then_some(db)])
         });

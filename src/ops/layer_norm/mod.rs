@@ -29,6 +29,9 @@
 //! None. As in PyTorch, `eps` is under the root.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -67,12 +70,14 @@ impl LayerNorm {
         let (w, b) = (value(weight), value(bias));
         let y = match device {
             Device::Cpu => cpu::forward(op, &kept, w.as_ref(), b.as_ref()),
+            Device::Cuda(gpu) => cuda::forward(gpu, op, &kept, w.as_ref(), b.as_ref())?,
         };
         let absent = Var::constant(Tensor::zeros(&[0]));
         let [y] = tape.record(&[x, weight.unwrap_or(&absent), bias.unwrap_or(&absent)], [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 3]) };
             let (dx, dw, db) = match device {
                 Device::Cpu => cpu::backward(op, &kept, w.as_ref(), grad),
+                Device::Cuda(gpu) => cuda::backward(gpu, op, &kept, w.as_ref(), grad)?,
             };
             Ok(vec![Some(dx), w.map(|_| dw), b.map(|_| db)])
         });

@@ -84,6 +84,7 @@ impl NllSurvival {
         let bins = self.check(logits.shape(), bin, censored)?;
         let (losses, mut gradient) = match tape.device() {
             Device::Cpu => cpu::evaluate(self, bins, logits.value().host(), bin, censored),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "nll_survival")),
         };
         let mut loss: f64 = losses.iter().sum();
         if self.reduction == Reduction::Mean && !losses.is_empty() {

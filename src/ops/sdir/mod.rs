@@ -173,6 +173,7 @@ impl Sdir {
         let (op, bags, draws, device) = (*self, bags.clone(), draws.cloned(), tape.device());
         let y = match device {
             Device::Cpu => cpu::forward(op.gain, factor, x.value(), &bags, &keep, scale.as_ref()),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "sdir")),
         };
         let kept = scale.map(|scale| (scale, x.value().clone()));
         let [y] = tape.record(&[x], [y], move |grads| {
@@ -181,6 +182,7 @@ impl Sdir {
             let kept = kept.as_ref().map(|(scale, x)| (scale, x));
             Ok(vec![Some(match device {
                 Device::Cpu => cpu::backward(op.gain, factor, grad, &bags, &keep, kept),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "sdir")),
             })])
         });
         Ok(y)
@@ -212,6 +214,7 @@ impl Sdir {
         let keep = self.keep_mask(bags, draws)?;
         match strong.device() {
             Device::Cpu => Ok(cpu::strong_scale(strong, bags, &keep)),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "sdir")),
         }
     }
 

@@ -50,11 +50,13 @@ impl SegmentMean {
         let (device, bags, shape) = (tape.device(), bags.clone(), x.shape().to_vec());
         let y = match device {
             Device::Cpu => cpu::forward(x.value(), &bags),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "segment_mean")),
         };
         let [y] = tape.record(&[x], [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None]) };
             Ok(vec![Some(match device {
                 Device::Cpu => cpu::backward(&shape, &bags, grad),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "segment_mean")),
             })])
         });
         Ok(y)

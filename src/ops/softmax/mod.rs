@@ -43,12 +43,14 @@ impl Softmax {
         let device = tape.device();
         let y = match device {
             Device::Cpu => cpu::forward(x.value()),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "softmax")),
         };
         let kept = y.clone();
         let [y] = tape.record(&[x], [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None]) };
             Ok(vec![Some(match device {
                 Device::Cpu => cpu::backward(&kept, grad),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "softmax")),
             })])
         });
         Ok(y)

@@ -55,6 +55,7 @@ impl Standardize {
         check(weight, bias, mean, deviation)?;
         let (w, b) = match tape.device() {
             Device::Cpu => cpu::forward(weight.value(), bias.value(), mean, deviation),
+            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "standardize")),
         };
         let (mean, deviation, device) = (mean.clone(), deviation.clone(), tape.device());
         let shape = weight.shape().to_vec();
@@ -64,6 +65,7 @@ impl Standardize {
             let gb = grads[1].clone().unwrap_or_else(|| zeros(&shape[..1]));
             let dw = match device {
                 Device::Cpu => cpu::backward(&gw, &gb, &mean, &deviation),
+                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "standardize")),
             };
             Ok(vec![Some(dw), Some(gb)])
         });
