@@ -4,9 +4,9 @@
 #include "activation.cuh"
 #include "matmul.cuh"
 
-// inner = grad * f'(kept), unless f is the identity and inner is null; sums[chunk, column] = sum of its rows, unless null.
+// inner = grad * f'(kept), unless f is the identity and inner is null; sums[chunk, column] = sum of its rows.
 extern "C" __global__ void __launch_bounds__(256) linear_inner(const float* __restrict__ grad, const float* __restrict__ kept, float* __restrict__ inner,
-    float* __restrict__ sums, unsigned int rows, unsigned int columns, unsigned int chunk, unsigned int activation) {
+    float* __restrict__ sums, unsigned int rows, unsigned int columns, unsigned int chunk, unsigned int function) {
     __shared__ __align__(16) float parts[8][128];
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const unsigned column = blockIdx.x * 128 + lane * 4, first = blockIdx.y * chunk, last = rows - first > chunk ? first + chunk : rows;
@@ -30,13 +30,12 @@ extern "C" __global__ void __launch_bounds__(256) linear_inner(const float* __re
                     }
             if (inner) {
 #pragma unroll
-                for (int i = 0; i < 4; ++i) g[i] *= activation_slope(activation, k[i]);
-                store_four(inner, columns, row, column, make_float4(g[0], g[1], g[2], g[3]));
+                for (int i = 0; i < 4; ++i) g[i] *= activation::slope(function, k[i]);
+                matmul::store_four(inner, columns, row, column, make_float4(g[0], g[1], g[2], g[3]));
             }
 #pragma unroll
             for (int i = 0; i < 4; ++i) sum[i] += g[i];
         }
-    if (!sums) return;
     *reinterpret_cast<float4*>(&parts[warp][lane * 4]) = make_float4(sum[0], sum[1], sum[2], sum[3]);
     __syncthreads();  // the sums of all warps are there
     const unsigned mine = blockIdx.x * 128 + threadIdx.x;

@@ -5,6 +5,8 @@
 #pragma once
 #include "mma.cuh"
 
+namespace matmul {
+
 // Eight neighbours of a row as they lie in memory.
 template <class E> struct Eight { uint4 bits; };
 template <> struct Eight<float> { float4 low, high; };
@@ -299,3 +301,4 @@ __device__ __forceinline__ void store_four(float* c, unsigned n, unsigned row, u
     if (column + 2 < n) to[2] = v.z;
     if (column + 3 < n) to[3] = v.w;
 }
+}  // namespace matmul

@@ -9,12 +9,14 @@
 #include "activation.cuh"
 #include "matmul.cuh"
 
+namespace matmul {
+
 // What happens to four sums of the product nt on their way out.
 struct LayerEnd {
     const float* bias;
     float* y;
     float* argument;
-    unsigned n, activation;
+    unsigned n, function;
     __device__ __forceinline__ void operator()(unsigned row, unsigned column, float4 v) const {
         if (bias) {
             v.x += bias[column];
@@ -23,14 +25,14 @@ struct LayerEnd {
             if (column + 3 < n) v.w += bias[column + 3];
         }
         if (argument) store_four(argument, n, row, column, v);
-        v.x = activation_value(activation, v.x), v.y = activation_value(activation, v.y);
-        v.z = activation_value(activation, v.z), v.w = activation_value(activation, v.w);
+        v.x = activation::value(function, v.x), v.y = activation::value(function, v.y);
+        v.z = activation::value(function, v.z), v.w = activation::value(function, v.w);
         store_four(y, n, row, column, v);
     }
 };
 
 template <class Mode, int TILE, class E>
-__device__ __forceinline__ void matmul_nt(const E* a, const float* b, const LayerEnd& end, unsigned m, unsigned n, unsigned k) {
+__device__ __forceinline__ void nt(const E* a, const float* b, const LayerEnd& end, unsigned m, unsigned n, unsigned k) {
     using Left = Panel<Mode, E, TILE, true, 2 * TILE>;
     using Right = Panel<Mode, float, TILE, true, 2 * TILE>;
     DYNAMIC_SHARED(unsigned char, shared);
@@ -40,7 +42,7 @@ __device__ __forceinline__ void matmul_nt(const E* a, const float* b, const Laye
     each_four(sum, reinterpret_cast<float*>(shared), row0, column0, m, n, end);
 }
 template <class Mode, int TILE>
-__device__ __forceinline__ void matmul_nn(const float* a, const float* b, float* c, unsigned m, unsigned n, unsigned k) {
+__device__ __forceinline__ void nn(const float* a, const float* b, float* c, unsigned m, unsigned n, unsigned k) {
     using Left = Panel<Mode, float, TILE, true, 2 * TILE>;
     using Right = Panel<Mode, float, TILE, false, 2 * TILE>;
     DYNAMIC_SHARED(unsigned char, shared);
@@ -50,7 +52,7 @@ __device__ __forceinline__ void matmul_nn(const float* a, const float* b, float*
     each_four(sum, reinterpret_cast<float*>(shared), row0, column0, m, n, [=](unsigned row, unsigned column, const float4& v) { store_four(c, n, row, column, v); });
 }
 template <class Mode, int TILE, class E>
-__device__ __forceinline__ void matmul_tn(const float* a, const E* b, float* c, unsigned m, unsigned n, unsigned k, unsigned chunk) {
+__device__ __forceinline__ void tn(const float* a, const E* b, float* c, unsigned m, unsigned n, unsigned k, unsigned chunk) {
     using Left = Panel<Mode, float, TILE, false, 2 * TILE>;
     using Right = Panel<Mode, E, TILE, false, 2 * TILE>;
     DYNAMIC_SHARED(unsigned char, shared);
@@ -62,15 +64,17 @@ __device__ __forceinline__ void matmul_tn(const float* a, const E* b, float* c, 
     each_four(sum, reinterpret_cast<float*>(shared), row0, column0, m, n, [=](unsigned row, unsigned column, const float4& v) { store_four(part, n, row, column, v); });
 }
 
+}  // namespace matmul
+
 #define MATMUL_FEATURES_(mode, Mode, suffix, E)                                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) matmul_nt_##mode##_##suffix(const E* __restrict__ a, const float* __restrict__ b,            \
         const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k,       \
-        unsigned int activation) {                                                                                                                 \
-        matmul_nt<Mode, 128>(a, b, LayerEnd{bias, y, argument, n, activation}, m, n, k);                                                           \
+        unsigned int function) {                                                                                                                 \
+        matmul::nt<matmul::Mode, 128>(a, b, matmul::LayerEnd{bias, y, argument, n, function}, m, n, k);                                                           \
     }                                                                                                                                              \
     extern "C" __global__ void __launch_bounds__(256) matmul_tn_##mode##_##suffix(const float* __restrict__ a, const E* __restrict__ b,            \
         float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk) {                                               \
-        matmul_tn<Mode, 128>(a, b, c, m, n, k, chunk);                                                                                             \
+        matmul::tn<matmul::Mode, 128>(a, b, c, m, n, k, chunk);                                                                                             \
     }
 // All of a mode. `_small` has tiles of 64 x 64 and gives the same bits: for products with too few tiles for the card.
 #define MATMUL_ENTRY_POINTS(mode, Mode)                                                                                                            \
@@ -79,14 +83,14 @@ __device__ __forceinline__ void matmul_tn(const float* a, const E* b, float* c, 
     MATMUL_FEATURES_(mode, Mode, bf16, __nv_bfloat16)                                                                                              \
     extern "C" __global__ void __launch_bounds__(128) matmul_nt_##mode##_small(const float* __restrict__ a, const float* __restrict__ b,           \
         const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k,       \
-        unsigned int activation) {                                                                                                                 \
-        matmul_nt<Mode, 64>(a, b, LayerEnd{bias, y, argument, n, activation}, m, n, k);                                                            \
+        unsigned int function) {                                                                                                                 \
+        matmul::nt<matmul::Mode, 64>(a, b, matmul::LayerEnd{bias, y, argument, n, function}, m, n, k);                                                            \
     }                                                                                                                                              \
     extern "C" __global__ void __launch_bounds__(256) matmul_nn_##mode(const float* __restrict__ a, const float* __restrict__ b,                   \
         float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k) {                                                                   \
-        matmul_nn<Mode, 128>(a, b, c, m, n, k);                                                                                                    \
+        matmul::nn<matmul::Mode, 128>(a, b, c, m, n, k);                                                                                                    \
     }                                                                                                                                              \
     extern "C" __global__ void __launch_bounds__(128) matmul_nn_##mode##_small(const float* __restrict__ a, const float* __restrict__ b,           \
         float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k) {                                                                   \
-        matmul_nn<Mode, 64>(a, b, c, m, n, k);                                                                                                     \
+        matmul::nn<matmul::Mode, 64>(a, b, c, m, n, k);                                                                                                     \
     }

@@ -4,6 +4,8 @@
 // The layouts nt, nn and tn are those of matmul_entry.cuh.
 #include "matmul_entry.cuh"
 
+using namespace matmul;
+
 constexpr int TILE = 128, DEPTH = 16;
 constexpr int PITCH = TILE + 4;  // floats: rows of k stay aligned to 16 bytes
 struct Stage { float a[DEPTH][PITCH], b[DEPTH][PITCH]; };
@@ -77,8 +79,8 @@ __device__ __forceinline__ void plain_product(const Operand<EA>& a, const Operan
 #define PLAIN_FEATURES_(suffix, E)                                                                                                                \
     extern "C" __global__ void __launch_bounds__(256) matmul_nt_plain_##suffix(const E* __restrict__ a, const float* __restrict__ b,               \
         const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k,       \
-        unsigned int activation) {                                                                                                                 \
-        plain_product<true, true>(Operand<E>(a, k, m), Operand<float>(b, k, n), 0, k, LayerEnd{bias, y, argument, n, activation});                 \
+        unsigned int function) {                                                                                                                 \
+        plain_product<true, true>(Operand<E>(a, k, m), Operand<float>(b, k, n), 0, k, LayerEnd{bias, y, argument, n, function});                 \
     }                                                                                                                                              \
     extern "C" __global__ void __launch_bounds__(256) matmul_tn_plain_##suffix(const float* __restrict__ a, const E* __restrict__ b,               \
         float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk) {                                               \
@@ -94,14 +96,4 @@ extern "C" __global__ void __launch_bounds__(256) matmul_nn_plain(const float* _
                                                                  unsigned int m, unsigned int n, unsigned int k) {
     plain_product<true, false>(Operand<float>(a, k, m), Operand<float>(b, n, n), 0, k,
         [=](unsigned row, unsigned column, const float4& v) { store_four(c, n, row, column, v); });
-}
-
-// The sum over the chunks of a product tn, in their order: c[i] = sum over p of parts[p, i].
-extern "C" __global__ void __launch_bounds__(256) matmul_sum(const float* __restrict__ parts, float* __restrict__ c, unsigned int count, unsigned long long size) {
-    const size_t i = (size_t)blockIdx.x * 256 + threadIdx.x;
-    if (i >= size) return;
-    float sum = 0;
-#pragma unroll 4
-    for (unsigned p = 0; p < count; ++p) sum += parts[p * size + i];
-    c[i] = sum;
 }

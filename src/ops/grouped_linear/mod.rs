@@ -30,6 +30,9 @@
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -72,7 +75,7 @@ impl GroupedLinear {
         let (op, device, kept_x, w) = (*self, tape.device(), x.value().clone(), weight.value().clone());
         let (y, kept_y) = match device {
             Device::Cpu => cpu::forward(op, &dims, &kept_x, &w, bias.map(Var::value)),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "grouped_linear")),
+            Device::Cuda(gpu) => cuda::forward(gpu, op, &dims, &kept_x, &w, bias.map(Var::value))?,
         };
         let wants_x = x.wants_grad();
         let absent = Var::constant(Tensor::zeros(&[0]));
@@ -81,7 +84,7 @@ impl GroupedLinear {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 3]) };
             let (dx, dw, db) = match device {
                 Device::Cpu => cpu::backward(op, &dims, &kept_x, &w, &kept_y, grad, wants_x),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "grouped_linear")),
+                Device::Cuda(gpu) => cuda::backward(gpu, op, &dims, &kept_x, &w, &kept_y, grad, wants_x)?,
             };
             Ok(vec![dx, Some(dw), has_bias.then_some(db)])
         });

@@ -28,6 +28,9 @@
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::{KERNELS, inner};
 
 use crate::device::Device;
 use crate::element::Real;
@@ -68,7 +71,7 @@ impl Linear {
         let (op, kept_x, w) = (*self, x.kept(), weight.value().clone());
         let (y, kept_y) = match tape.device() {
             Device::Cpu => cpu::forward(op, dims, &kept_x, &w, bias.map(Var::value)),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "linear")),
+            Device::Cuda(gpu) => cuda::forward(gpu, op, dims, &kept_x, &w, bias.map(Var::value))?,
         };
         let x = x.var();
         let (wants_x, device) = (x.wants_grad(), tape.device());
@@ -78,7 +81,7 @@ impl Linear {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 2 + usize::from(has_bias)]) };
             let (dx, dw, db) = match device {
                 Device::Cpu => cpu::backward(op, dims, &kept_x, &w, &kept_y, grad, wants_x),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "linear")),
+                Device::Cuda(gpu) => cuda::backward(gpu, op, dims, &kept_x, &w, &kept_y, grad, wants_x)?,
             };
             Ok([dx, Some(dw)].into_iter().chain(has_bias.then_some(Some(db))).collect())
         });
