@@ -7,8 +7,8 @@ mod mirror;
 mod module;
 mod probe;
 
-pub use cuda::{Gpu, Precision};
 pub(crate) use cuda::Memory;
+pub use cuda::{Gpu, Precision};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
@@ -50,6 +50,15 @@ impl Device {
         match ordinal {
             Some(ordinal) => Gpu::open(ordinal).map(Device::Cuda),
             None => Err(Error::Device { name: name.into(), why: "write auto, cpu or cuda:N".into() }),
+        }
+    }
+
+    /// The same device with matrix products of another precision; the CPU has only the one.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Device {
+        match self {
+            Device::Cpu => Device::Cpu,
+            Device::Cuda(gpu) => Device::Cuda(gpu.with_precision(precision)),
         }
     }
 
