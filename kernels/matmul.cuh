@@ -1,7 +1,7 @@
 // Tiles of a matrix product on tensor cores. c[row, column] = sum over k of a(row, k) b(k, column), where each operand
 // lies in memory with k along its rows or across them, as f32, f16 or bf16, and is made into what the tensor cores
-// take on its way to shared memory. Global memory -> registers (one step ahead) -> two stages of shared memory ->
-// ldmatrix -> mma.sync. A kernel is put together from `Panel`s by `multiply`, and writes its tile with `each_four`.
+// take on its way to the tensor cores. Global memory -> cp.async, two steps ahead -> shared memory as it was -> registers
+// -> shared memory as operands, one step ahead -> ldmatrix -> mma.sync. A kernel is put together from `Panel`s by `multiply`, and writes its tile with `each_four`.
 #pragma once
 #include "mma.cuh"
 
@@ -26,14 +26,12 @@ __device__ __forceinline__ float element(const Eight<__nv_bfloat16>& e, int i) {
     return __uint_as_float(half_word<__nv_bfloat16>(e.bits, i) << 16);
 }
 
-// The first `valid` of eight elements, zeros for the rest. `wide`: p is a multiple of 16 bytes.
-__device__ __forceinline__ Eight<float> load_eight(const float* p, unsigned valid, bool wide) {
-    if (wide && valid >= 8) return {*reinterpret_cast<const float4*>(p), *reinterpret_cast<const float4*>(p + 4)};
+// The first `valid` of eight elements, zeros for the rest.
+__device__ __forceinline__ Eight<float> load_eight(const float* p, unsigned valid) {
     auto at = [=](unsigned i) { return i < valid ? p[i] : 0.f; };
     return {make_float4(at(0), at(1), at(2), at(3)), make_float4(at(4), at(5), at(6), at(7))};
 }
-template <class E> __device__ __forceinline__ Eight<E> load_eight(const E* p, unsigned valid, bool wide) {
-    if (wide && valid >= 8) return {*reinterpret_cast<const uint4*>(p)};
+template <class E> __device__ __forceinline__ Eight<E> load_eight(const E* p, unsigned valid) {
     auto at = [=](unsigned i) { return i < valid ? (unsigned)reinterpret_cast<const unsigned short*>(p)[i] : 0u; };
     return {make_uint4(at(0) | at(1) << 16, at(2) | at(3) << 16, at(4) | at(5) << 16, at(6) | at(7) << 16)};
 }
@@ -100,14 +98,6 @@ template <class E> struct Operand {
     __device__ __forceinline__ Operand(const E* data, unsigned pitch, unsigned rows)
         : data(data), pitch(pitch), rows(rows), wide(pitch * sizeof(E) % 16 == 0 && reinterpret_cast<size_t>(data) % 16 == 0) {}
 };
-// Eight elements from (row, k), those outside the matrix as zeros.
-template <bool ALONG_K, class E>
-__device__ __forceinline__ Eight<E> eight_of(const Operand<E>& from, unsigned row, unsigned k, unsigned k_end) {
-    const bool inside = row < from.rows && k < k_end;
-    const unsigned valid = !inside ? 0 : ALONG_K ? k_end - k : from.rows - row;
-    return load_eight(from.data + (!inside ? 0 : ALONG_K ? (size_t)row * from.pitch + k : (size_t)k * from.pitch + row), valid, from.wide);
-}
-
 // ROWS x DEPTH of an operand: [row][k] in shared memory if it lies along k, else [k][row]. One after the other its parts.
 template <class Mode_, class E_, int ROWS, bool ALONG_K, int THREADS> struct Panel {
     using Mode = Mode_;
@@ -119,30 +109,50 @@ template <class Mode_, class E_, int ROWS, bool ALONG_K, int THREADS> struct Pan
     static constexpr int PART = (ALONG_K ? ROWS : DEPTH) * PITCH, SIZE = PARTS * PART;
     static constexpr int UNITS = ROWS * DEPTH / 8 / THREADS;
     static constexpr int PER_LINE = (ALONG_K ? DEPTH : ROWS) / 8;
-    Eight<E> eights[UNITS];
+    // What was copied and not yet made into operands: 16 bytes a thread and then the next, so that no two meet in a bank.
+    // A thread only ever touches what it copied itself, so that its own wait is enough.
+    static constexpr int CHUNKS = UNITS * 8 * (int)sizeof(E) / 16, RAW = CHUNKS * THREADS;  // in chunks of 16 bytes
+    using Raw = uint4;
 
-    // Starts the loads of the panel from (row0, k0).
-    __device__ __forceinline__ void fetch(const Operand<E>& from, unsigned row0, unsigned k0, unsigned k_end) {
+    // Starts the copies of the panel from (row0, k0) to `raw`: eight elements a unit, those outside the matrix as zeros.
+    __device__ static __forceinline__ void fetch(Raw* raw, const Operand<E>& from, unsigned row0, unsigned k0, unsigned k_end) {
+        constexpr int EACH = CHUNKS / UNITS;
 #pragma unroll
         for (int u = 0; u < UNITS; ++u) {
             const unsigned at = threadIdx.x + u * THREADS, line = at / PER_LINE, eight = at % PER_LINE * 8;
-            eights[u] = eight_of<ALONG_K>(from, row0 + (ALONG_K ? line : eight), k0 + (ALONG_K ? eight : line), k_end);
+            const unsigned row = row0 + (ALONG_K ? line : eight), k = k0 + (ALONG_K ? eight : line);
+            const bool inside = row < from.rows && k < k_end;
+            const unsigned valid = !inside ? 0 : ALONG_K ? k_end - k : from.rows - row;
+            const E* p = from.data + (!inside ? 0 : ALONG_K ? (size_t)row * from.pitch + k : (size_t)k * from.pitch + row);
+            Raw* to = raw + u * EACH * THREADS + threadIdx.x;
+            if (from.wide && valid >= 8) {
+#pragma unroll
+                for (int c = 0; c < EACH; ++c) cp_async_16(to + c * THREADS, p + c * (16 / sizeof(E)));
+            } else {
+                const Eight<E> some = load_eight(p, valid);
+#pragma unroll
+                for (int c = 0; c < EACH; ++c) to[c * THREADS] = reinterpret_cast<const Raw*>(&some)[c];
+            }
         }
     }
-    // What was fetched, as words in shared memory.
-    __device__ __forceinline__ void keep(Word* to) const {
+    // What arrived, as words of the stage at `to`.
+    __device__ static __forceinline__ void keep(Word* to, const Raw* raw) {
+        constexpr int EACH = CHUNKS / UNITS;
 #pragma unroll
         for (int u = 0; u < UNITS; ++u) {
             const unsigned at = threadIdx.x + u * THREADS;
             Word* place = to + at / PER_LINE * PITCH + at % PER_LINE * 8;
+            Eight<E> eight;
+#pragma unroll
+            for (int c = 0; c < EACH; ++c) reinterpret_cast<Raw*>(&eight)[c] = raw[(u * EACH + c) * THREADS + threadIdx.x];
             if constexpr (sizeof(Word) == 4) {
-                auto word = [&](int i) { return to_tf32(element(eights[u], i)); };
+                auto word = [&](int i) { return to_tf32(element(eight, i)); };
                 *reinterpret_cast<uint4*>(place) = make_uint4(word(0), word(1), word(2), word(3));
                 *reinterpret_cast<uint4*>(place + 4) = make_uint4(word(4), word(5), word(6), word(7));
             } else {
                 float v[8];
 #pragma unroll
-                for (int i = 0; i < 8; ++i) v[i] = element(eights[u], i);
+                for (int i = 0; i < 8; ++i) v[i] = element(eight, i);
 #pragma unroll
                 for (int p = 0; p < PARTS; ++p) {
                     uint4 words;
@@ -230,29 +240,40 @@ __device__ __forceinline__ void multiply_stage(Sums<TILE>& sum, const typename A
 }
 
 // sum = the tile of a b whose first element is (row0, column0), over k from k_begin to k_end. Uses `shared` from
-// its start; afterwards it is free.
+// its start: two stages of operands, two steps of what is on its way. Afterwards all of it is free.
 template <class A, class B, int TILE>
-__device__ __forceinline__ void multiply(Sums<TILE>& sum, typename A::Word* shared, const Operand<typename A::E>& a,
+__device__ __forceinline__ void multiply(Sums<TILE>& sum, unsigned char* shared, const Operand<typename A::E>& a,
                                          const Operand<typename B::E>& b, unsigned row0, unsigned column0, unsigned k_begin, unsigned k_end) {
-    constexpr int STAGE = A::SIZE + B::SIZE, DEPTH = A::Mode::DEPTH;
-    A left;
-    B right;
+    constexpr int STAGE = A::SIZE + B::SIZE, RAW = A::RAW + B::RAW, DEPTH = A::Mode::DEPTH;
+    auto* const stages = reinterpret_cast<typename A::Word*>(shared);
+    auto* const raws = reinterpret_cast<uint4*>(stages + 2 * STAGE);
 #pragma unroll
     for (int i = 0; i < sum.DOWN; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j) sum.c[i][j] = {};
-    left.fetch(a, row0, k_begin, k_end), right.fetch(b, column0, k_begin, k_end);
-    left.keep(shared), right.keep(shared + A::SIZE);
+    const unsigned steps = (k_end - k_begin + DEPTH - 1) / DEPTH;
+    auto fetch = [&](unsigned step) {
+        if (step < steps) {
+            A::fetch(raws + step % 2 * RAW, a, row0, k_begin + step * DEPTH, k_end);
+            B::fetch(raws + step % 2 * RAW + A::RAW, b, column0, k_begin + step * DEPTH, k_end);
+        }
+        cp_async_commit();  // empty at the end, so that the count of the wait holds
+    };
+    auto keep = [&](unsigned step) {
+        cp_async_wait<1>();  // all but the newest step are there
+        A::keep(stages + step % 2 * STAGE, raws + step % 2 * RAW);
+        B::keep(stages + step % 2 * STAGE + A::SIZE, raws + step % 2 * RAW + A::RAW);
+    };
+    fetch(0), fetch(1);
+    if (steps) keep(0);
     __syncthreads();  // the first stage is there
-    int now = 0;
-    for (unsigned k = k_begin; k < k_end; now ^= 1) {
-        const bool more = k_end - k > DEPTH;
-        if (more) left.fetch(a, row0, k + DEPTH, k_end), right.fetch(b, column0, k + DEPTH, k_end);
-        multiply_stage<A, B>(sum, shared + now * STAGE, shared + now * STAGE + A::SIZE);
-        if (more) left.keep(shared + (now ^ 1) * STAGE), right.keep(shared + (now ^ 1) * STAGE + A::SIZE);
+#pragma unroll 1
+    for (unsigned step = 0; step < steps; ++step) {
+        fetch(step + 2);
+        const auto* const stage = stages + step % 2 * STAGE;
+        multiply_stage<A, B>(sum, stage, stage + A::SIZE);
+        if (step + 1 < steps) keep(step + 1);
         __syncthreads();  // the next stage is there, and this one may be overwritten
-        if (!more) break;
-        k += DEPTH;
     }
 }
 

@@ -38,7 +38,7 @@ __device__ __forceinline__ void nt(const E* a, const float* b, const LayerEnd& e
     DYNAMIC_SHARED(unsigned char, shared);
     const unsigned across = (n + TILE - 1) / TILE, row0 = blockIdx.x / across * TILE, column0 = blockIdx.x % across * TILE;
     Sums<TILE> sum;
-    multiply<Left, Right>(sum, reinterpret_cast<typename Mode::Word*>(shared), Operand<E>(a, k, m), Operand<float>(b, k, n), row0, column0, 0, k);
+    multiply<Left, Right>(sum, shared, Operand<E>(a, k, m), Operand<float>(b, k, n), row0, column0, 0, k);
     each_four(sum, reinterpret_cast<float*>(shared), row0, column0, m, n, end);
 }
 template <class Mode, int TILE>
@@ -48,7 +48,7 @@ __device__ __forceinline__ void nn(const float* a, const float* b, float* c, uns
     DYNAMIC_SHARED(unsigned char, shared);
     const unsigned across = (n + TILE - 1) / TILE, row0 = blockIdx.x / across * TILE, column0 = blockIdx.x % across * TILE;
     Sums<TILE> sum;
-    multiply<Left, Right>(sum, reinterpret_cast<typename Mode::Word*>(shared), Operand<float>(a, k, m), Operand<float>(b, n, n), row0, column0, 0, k);
+    multiply<Left, Right>(sum, shared, Operand<float>(a, k, m), Operand<float>(b, n, n), row0, column0, 0, k);
     each_four(sum, reinterpret_cast<float*>(shared), row0, column0, m, n, [=](unsigned row, unsigned column, const float4& v) { store_four(c, n, row, column, v); });
 }
 template <class Mode, int TILE, class E>
@@ -59,7 +59,7 @@ __device__ __forceinline__ void tn(const float* a, const E* b, float* c, unsigne
     const unsigned across = (n + TILE - 1) / TILE, row0 = blockIdx.x / across * TILE, column0 = blockIdx.x % across * TILE;
     const unsigned k_begin = blockIdx.y * chunk, k_end = k - k_begin > chunk ? k_begin + chunk : k;
     Sums<TILE> sum;
-    multiply<Left, Right>(sum, reinterpret_cast<typename Mode::Word*>(shared), Operand<float>(a, m, m), Operand<E>(b, n, n), row0, column0, k_begin, k_end);
+    multiply<Left, Right>(sum, shared, Operand<float>(a, m, m), Operand<E>(b, n, n), row0, column0, k_begin, k_end);
     float* part = c + (size_t)blockIdx.y * m * n;
     each_four(sum, reinterpret_cast<float*>(shared), row0, column0, m, n, [=](unsigned row, unsigned column, const float4& v) { store_four(part, n, row, column, v); });
 }

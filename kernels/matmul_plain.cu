@@ -17,7 +17,11 @@ template <bool ALONG_K, class E> struct PlainPanel {
     __device__ __forceinline__ static unsigned row() { return ALONG_K ? threadIdx.x % TILE : threadIdx.x % 16 * 8; }
     __device__ __forceinline__ static unsigned k() { return ALONG_K ? threadIdx.x / TILE * 8 : threadIdx.x / 16; }
     __device__ __forceinline__ void fetch(const Operand<E>& from, unsigned row0, unsigned k0, unsigned k_end) {
-        eight = eight_of<ALONG_K>(from, row0 + row(), k0 + k(), k_end);
+        const unsigned r = row0 + row(), first = k0 + k();
+        const bool inside = r < from.rows && first < k_end;
+        const unsigned valid = !inside ? 0 : ALONG_K ? k_end - first : from.rows - r;
+        const E* p = from.data + (!inside ? 0 : ALONG_K ? (size_t)r * from.pitch + first : (size_t)first * from.pitch + r);
+        eight = from.wide && valid >= 8 ? *reinterpret_cast<const Eight<E>*>(p) : load_eight(p, valid);
     }
     __device__ __forceinline__ void keep(float (*to)[PITCH]) const {
 #pragma unroll

@@ -95,7 +95,7 @@ impl Mode {
         }
     }
 
-    /// Bytes of a panel in shared memory, as `Panel` in kernels/matmul.cuh lays it out.
+    /// Bytes of one step of a panel in shared memory, as operands and as it came: `Panel` in kernels/matmul.cuh.
     fn panel<E: Element>(self, tile: usize, along_k: bool) -> usize {
         let (depth, word) = match self {
             Mode::Plain => return 0, // its shared memory is static
@@ -110,7 +110,7 @@ impl Mode {
             _ => 1,
         };
         let words = if along_k { tile * (depth + 16 / word) } else { depth * (tile + 8) };
-        parts * words * word
+        parts * words * word + tile * depth * size_of::<E>()
     }
 
     /// Shared memory of a block: two stages of both panels, or the results of 64 rows on their way out.
@@ -164,13 +164,7 @@ pub(crate) fn product_nt<F: Element, T: Real>(
 }
 
 /// `c = a b` with `a` `[m, k]` and `b` `[k, n]`.
-pub(crate) fn product_nn<T: Real>(
-    gpu: Gpu,
-    size: Size,
-    a: &Tensor<T>,
-    b: &Tensor<T>,
-    c: &mut Tensor<T>,
-) -> Result<()> {
+pub(crate) fn product_nn<T: Real>(gpu: Gpu, size: Size, a: &Tensor<T>, b: &Tensor<T>, c: &mut Tensor<T>) -> Result<()> {
     let (m, n, k) = (size.m as u32, size.n as u32, size.k as u32);
     let mode = Mode::of(gpu, size.k);
     let grid = |tile, threads| Grid::new(size.tiles(tile), threads).shared(mode.shared::<f32, f32>(tile, true, false));

@@ -1,8 +1,8 @@
 //! The fully connected layer.
 
 use half::{bf16, f16};
-use onkos::ops::{Activation, Linear};
 use onkos::device::Precision;
+use onkos::ops::{Activation, Linear};
 use onkos::{Device, Error, Features, Real, Tape, Tensor, Var};
 
 use crate::harness::*;
@@ -11,13 +11,17 @@ use crate::harness::*;
 type Rounding<T> = fn(T) -> T;
 
 /// Value and gradients by the formulas, with sums in the type itself and factors of products rounded by `round`.
-fn naive_gradients<T: Real>(f: Activation, round: Rounding<T>, given: &[Tensor<T>], grad: &Tensor<T>) -> [Tensor<T>; 4] {
+fn naive_gradients<T: Real>(
+    f: Activation,
+    round: Rounding<T>,
+    given: &[Tensor<T>],
+    grad: &Tensor<T>,
+) -> [Tensor<T>; 4] {
     let ((n, i), o) = (given[0].matrix(), given[2].len());
     let rounded = |x: &[T]| x.iter().map(|x| round(*x)).collect::<Vec<T>>();
     let (x, w, b) = (rounded(given[0].host()), rounded(given[1].host()), given[2].host());
-    let argument: Vec<T> = (0..n * o)
-        .map(|at| (0..i).map(|k| x[at / o * i + k] * w[at % o * i + k]).sum::<T>() + b[at % o])
-        .collect();
+    let argument: Vec<T> =
+        (0..n * o).map(|at| (0..i).map(|k| x[at / o * i + k] * w[at % o * i + k]).sum::<T>() + b[at % o]).collect();
     let kept = |a: T| if f.keeps_argument() { a } else { f.value(a) };
     let g: Vec<T> = argument.iter().zip(grad.host()).map(|(a, grad)| *grad * f.slope(kept(*a))).collect();
     let h = rounded(&g);

@@ -20,11 +20,13 @@
 //! That of a fully connected layer, group by group.
 //!
 //! # Numerics
-//! Each group is one task, so no sum depends on the number of threads.
+//! Each group is one task, so no sum depends on the number of threads. On a device every sum is of f32 and runs through
+//! its terms in order, whatever the precision of other products: memory bounds this op, and rounding would buy nothing.
 //!
 //! # Cost
 //! Forward `2 B O I` flops, backward twice that. For `B = 1` it reads every weight once and is bound by memory.
-//! Keeps `x` and `y` (for GELU the argument of the activation too).
+//! Keeps `x` and `y` (for GELU the argument of the activation too). On a device it is one launch forward and three
+//! backward (four for more than 32 samples), for any number of groups.
 //!
 //! # Deviations
 //! None.

@@ -18,11 +18,12 @@
 //! `dL/dW = (dL/dW' - dL/db' m^T) diag(1 / s)`, `dL/db = dL/db'`.
 //!
 //! # Numerics
-//! `b'` is summed in f64. Where `|m| / s` is large, `x W'` and `b'` cancel: about log10(|m| / s) digits are lost, as in
+//! `b'` is summed in f64, on every device. A deviation that is not positive is refused, but one that lies on a device is
+//! not read back: there it gives NaN. Where `|m| / s` is large, `x W'` and `b'` cancel: about log10(|m| / s) digits are lost, as in
 //! any layer that sees raw features.
 //!
 //! # Cost
-//! `3 O I` flops and no pass over the patches: a slide of 200,000 patches is never copied to be standardised.
+//! `3 O I` flops, on a device one launch each way, and no pass over the patches: a slide of 200,000 patches is never copied to be standardised.
 //!
 //! # Deviations
 //! Ours; published pipelines feed raw encoder features.
