@@ -20,6 +20,10 @@ docs:
 bench *args:
     cargo bench {{ args }}
 
+# What nvcc and NVRTC make of the kernels: registers, spills, instructions
+kernels:
+    .ci/kernels
+
 # All that has to pass before a merge
 ci:
     .ci/run
