@@ -144,16 +144,17 @@ fn a_row_has_the_same_bits_in_any_batch_and_any_run() {
     };
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16] {
         for i in [24, 200] {
-            let given = inputs::<f32>(400, i, 130);
+            let given = inputs::<f32>(260, i, 130);
             let run = |rows: usize| {
                 let mut given = given.clone();
                 given[0] = Tensor::new(&[rows, i], given[0].host()[..rows * i].to_vec()).unwrap();
                 let cot: Tensor<f32> = normal("cotangent", &[rows, 130]);
                 gradients_on(Device::Cuda(gpu.with_precision(precision)), apply(Activation::Elu), &given, &[cot])
             };
-            let (y, grads) = run(400);
-            assert_eq!((&y, &grads), (&run(400).0, &run(400).1), "{precision:?} {i}: another run");
-            for rows in [1, 33, 129] {
+            let (y, grads) = run(260);
+            let again = run(260);
+            assert_eq!((&y, &grads), (&again.0, &again.1), "{precision:?} {i}: another run");
+            for rows in [1, 33] {
                 let (part, part_grads) = run(rows);
                 assert_eq!(part[0].host(), &y[0].host()[..rows * 130], "{precision:?} {i}: y of {rows} rows");
                 assert_eq!(part_grads[0].host(), &grads[0].host()[..rows * i], "{precision:?} {i}: dx of {rows} rows");
