@@ -13,6 +13,7 @@ pub mod layer_norm;
 pub mod linear;
 mod math;
 pub(crate) mod matmul;
+pub(crate) mod matmul_cuda;
 pub mod nll_survival;
 mod parallel;
 pub mod sdir;
@@ -42,7 +43,10 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, layer_norm::KERNELS].into_iter().flatten()
+    [add::KERNELS, grouped_linear::KERNELS, layer_norm::KERNELS, linear::KERNELS, standardize::KERNELS]
+        .into_iter()
+        .chain(matmul_cuda::KERNELS)
+        .flatten()
 }
 
 /// The error of an op that has no kernel.

@@ -105,7 +105,17 @@ pub fn gradients<T: Real>(
     inputs: &[Tensor<T>],
     cotangents: &[Tensor<T>],
 ) -> (Vec<Tensor<T>>, Vec<Tensor<T>>) {
-    let tape = Tape::recording(device::<T>());
+    gradients_on(device::<T>(), f, inputs, cotangents)
+}
+
+/// The same on a device that is not the one of all tests, or not in the same precision.
+pub fn gradients_on<T: Real>(
+    device: Device,
+    f: impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>>,
+    inputs: &[Tensor<T>],
+    cotangents: &[Tensor<T>],
+) -> (Vec<Tensor<T>>, Vec<Tensor<T>>) {
+    let tape = Tape::recording(device);
     let vars: Vec<_> = inputs.iter().map(|x| tape.leaf(placed(x))).collect();
     let out = f(&tape, &vars).expect("the inputs of the test are valid");
     let roots: Vec<_> = out.iter().zip(cotangents).map(|(v, c)| (v, placed(c))).collect();
