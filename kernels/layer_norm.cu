@@ -2,12 +2,7 @@
 // Page: src/ops/layer_norm/mod.rs.
 // One warp a row, lanes over its columns; backward gives each block a chunk of rows, whose sums for weight and bias are
 // added warp by warp and then, by a second kernel, chunk by chunk. Floor: 8 bytes an element forward, 12 backward.
-#include "device.cuh"
-
-__device__ __forceinline__ float warp_total(float v) {
-    for (unsigned m = 16; m; m >>= 1) v += __shfl_xor_sync(~0u, v, m);
-    return v;
-}
+#include "block.cuh"
 
 struct Moments {
     float mean, inverse;
@@ -18,10 +13,10 @@ __device__ __forceinline__ Moments moments(const float* __restrict__ row, unsign
     const unsigned lane = threadIdx.x % 32;
     float sum = 0.f;
     for (unsigned j = lane; j < columns; j += 32) sum += row[j];
-    const float mean = warp_total(sum) / columns;
+    const float mean = warp_sum(sum) / columns;
     sum = 0.f;
     for (unsigned j = lane; j < columns; j += 32) sum += (row[j] - mean) * (row[j] - mean);
-    return {mean, 1.f / sqrtf(warp_total(sum) / columns + eps)};
+    return {mean, 1.f / sqrtf(warp_sum(sum) / columns + eps)};
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -60,7 +55,7 @@ layer_norm_backward(const float* __restrict__ x, const float* __restrict__ weigh
             mean_g += owed;
             mean_gz += owed * z;
         }
-        mean_g = warp_total(mean_g) / columns, mean_gz = warp_total(mean_gz) / columns;
+        mean_g = warp_sum(mean_g) / columns, mean_gz = warp_sum(mean_gz) / columns;
         for (unsigned j = lane; j < columns; j += 32) {
             const float z = (in[j] - m.mean) * m.inverse, owed = weight ? g[j] * weight[j] : g[j];
             dx[row * columns + j] = (owed - mean_g - z * mean_gz) * m.inverse;

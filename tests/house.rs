@@ -6,8 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The files that may hold `unsafe`, each with `allow(unsafe_code)` and a SAFETY comment a block (clippy sees to that).
-const UNSAFE: [&str; 5] =
-    ["src/data/map.rs", "src/device/probe.rs", "src/main.rs", "src/ops/math.rs", "src/ops/matmul.rs"];
+const UNSAFE: [&str; 8] = [
+    "src/data/map.rs",
+    "src/device/cuda.rs",
+    "src/device/driver.rs",
+    "src/device/kernel.rs",
+    "src/device/probe.rs",
+    "src/main.rs",
+    "src/ops/math.rs",
+    "src/ops/matmul.rs",
+];
 
 /// The headings of an op's page, in this order.
 const HEADINGS: [&str; 7] = ["Math", "Arguments", "Result", "Gradient", "Numerics", "Cost", "Deviations"];
@@ -305,4 +313,13 @@ fn every_preprint_that_is_cited_is_in_the_bibliography() {
     }
     assert!(seen > 0, "no citation was found");
     assert_none("preprints without an entry", missing.into_iter().collect());
+}
+
+#[test]
+fn entry_points_of_kernels_are_those_that_the_library_declares() {
+    let (path, want) = ("kernels/entry_points.h", onkos::device::entry_points());
+    if std::env::var_os("ONKOS_BLESS").is_some_and(|v| v == "1") {
+        fs::write(root().join(path), &want).expect("the header can be written");
+    }
+    assert!(read(path) == want, "{path} is out of date: run `ONKOS_BLESS=1 cargo test --test house entry_points`");
 }

@@ -7,8 +7,8 @@ mod mirror;
 mod module;
 mod probe;
 
-pub use cuda::{Gpu, Precision};
 pub(crate) use cuda::Memory;
+pub use cuda::{Gpu, Precision};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
