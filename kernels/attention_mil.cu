@@ -5,24 +5,12 @@
 #include "device.cuh"
 #include "block.cuh"
 #include "attention_tile.cuh"
+#include "attention_epilogue.cuh"
 
 // What cuda.rs shares with this file.
 constexpr unsigned SEGMENT = 512;    // rows of one bag that are pooled together
 constexpr unsigned GATE_ROWS = 256;  // rows that a block of the gates' gradient sums over
 constexpr int MOST_HEADS = 4;        // that are held in registers at a time
-
-__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
-
-// The bag that holds a row: offset[bag] <= row < offset[bag + 1].
-__device__ __forceinline__ unsigned bag_of(const unsigned* offset, unsigned bags, unsigned row) {
-    unsigned low = 0, high = bags;  // offset[low] <= row < offset[high]
-    while (high - low > 1) {
-        const unsigned middle = low + (high - low) / 2;
-        if (offset[middle] <= row) low = middle;
-        else high = middle;
-    }
-    return low;
-}
 
 // ---- scores ----
 
@@ -38,63 +26,7 @@ __device__ __forceinline__ void score(const F* x, const float* v, const float* v
     const Matrix<float> inner = u ? Matrix<float>(v, u, width, l) : Matrix<float>(v, width, l);
     tile_product(sums, Operand<F, true>{Matrix<F>(x + size_t(first) * l, rows, l), first_row}, Operand<float, true>{inner, first_column}, 0, l, grade, memory);
 
-    // The arguments become gates, and their product takes the place of the first (of each where there is no gate).
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const unsigned row = first_row + tile_row(i, half), column = first_column + tile_column(j);
-                float &a = sums.c[i][j].v[2 * half], &b = sums.c[i][j].v[2 * half + 1];
-                const bool inside = row < rows && column < width;
-                float* to = inside && gates ? gates + size_t(row) * width + column : nullptr;
-                if (u) {
-                    const float t = inside ? tanhf(a + (v_bias ? v_bias[column / 2] : 0.f)) : 0.f;
-                    const float s = inside ? sigmoid(b + (u_bias ? u_bias[column / 2] : 0.f)) : 0.f;
-                    if (to) *reinterpret_cast<float2*>(to) = make_float2(t, s);
-                    a = t * s;
-                } else {
-                    const bool both = inside && column + 1 < width;
-                    a = inside ? tanhf(a + (v_bias ? v_bias[column] : 0.f)) : 0.f;
-                    b = both ? tanhf(b + (v_bias ? v_bias[column + 1] : 0.f)) : 0.f;
-                    if (to) to[0] = a;
-                    if (to && both) to[1] = b;
-                }
-            }
-
-    if (!part) return;  // only the gates were wanted, for the backward pass
-    float* sum = memory.a[0];  // [4][TILE]: by the warps side by side
-    for (unsigned head = 0; head < heads; ++head) {
-        float at[4][2] = {};
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            const unsigned column = first_column + tile_column(j), first = u ? column / 2 : column;
-            const float w0 = first < d ? w[size_t(head) * d + first] : 0.f;
-            const float w1 = !u && first + 1 < d ? w[size_t(head) * d + first + 1] : 0.f;
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    at[i][half] = fmaf(w0, sums.c[i][j].v[2 * half], at[i][half]);
-                    if (!u) at[i][half] = fmaf(w1, sums.c[i][j].v[2 * half + 1], at[i][half]);
-                }
-        }
-        __syncthreads();  // sum[] is still read for the head before
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float four = warp_fold<Add, 4>(at[i][half]);
-                if (threadIdx.x % 4 == 0) sum[threadIdx.x / 32 % 4 * TILE + tile_row(i, half)] = four;
-            }
-        __syncthreads();  // all four parts of each row are there
-        const unsigned row = first_row + threadIdx.x;
-        if (threadIdx.x < TILE && row < rows) {
-            const float* s = sum + threadIdx.x;
-            part[(size_t(tile) * rows + row) * heads + head] = (s[0] + s[TILE]) + (s[2 * TILE] + s[3 * TILE]);
-        }
-    }
+    score_of_tile<false>(sums, memory.a[0], v_bias, u_bias, u != nullptr, w, part, gates, first_row, tile, rows, d, width, width, heads);
 }
 #define SCORE(name, F)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(TILE_THREADS)                                                                      \
@@ -370,21 +302,7 @@ __device__ __forceinline__ void inner_gradient(const F* x, const float* grad_gat
     TileSums sums;
     tile_product(sums, Operand<float, false>{Matrix<float>(grad_gates, rows, width), first_row},
                  Operand<F, false>{Matrix<F>(x + size_t(first) * l, rows, l), first_column}, begin, end, grade, memory);
-    float* to = part + (first / split_rows + blockIdx.z) * size_t(width) * l;
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const unsigned row = first_row + tile_row(i, half), line = width > d ? row % 2 * d + row / 2 : row;
-            if (row >= width) continue;
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-#pragma unroll
-                for (int k = 0; k < 2; ++k) {
-                    const unsigned column = first_column + tile_column(j) + k;
-                    if (column < l) to[size_t(line) * l + column] = sums.c[i][j].v[2 * half + k];
-                }
-        }
+    inner_gradient_of_tile(sums, part + (first / split_rows + blockIdx.z) * size_t(width) * l, first_row, first_column, l, d, width);
 }
 #define INNER_GRADIENT(name, F)                                                                                                     \
     extern "C" __global__ void __launch_bounds__(TILE_THREADS)                                                                      \
@@ -427,24 +345,5 @@ attention_mil_input_gradient(const float* __restrict__ grad_gates, const float* 
     const Matrix<float> inner = u ? Matrix<float>(v, u, width, l) : Matrix<float>(v, width, l);
     tile_product(sums, Operand<float, true>{Matrix<float>(grad_gates, rows, width), first_row}, Operand<float, false>{inner, first_column}, 0, width, grade,
                  memory);
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            if (first_row + tile_row(i, half) >= rows) continue;
-            const unsigned row = first + first_row + tile_row(i, half);
-            const size_t bag = grad_pooled ? bag_of(offset, bags, row) : 0;
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-#pragma unroll
-                for (int k = 0; k < 2; ++k) {
-                    const unsigned column = first_column + tile_column(j) + k;
-                    if (column >= l) continue;
-                    float sum = sums.c[i][j].v[2 * half + k];
-                    if (grad_pooled)
-                        for (unsigned head = 0; head < heads; ++head)
-                            sum = fmaf(weights[size_t(row) * heads + head], grad_pooled[(bag * heads + head) * l + column], sum);
-                    grad_x[size_t(row) * l + column] = sum;
-                }
-        }
+    input_gradient_of_tile(sums, weights, grad_pooled, offset, grad_x, first, first_row, first_column, rows, bags, l, heads);
 }
