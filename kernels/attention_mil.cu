@@ -196,23 +196,19 @@ template <class F>
 __device__ __forceinline__ void score_gradient(const F* x, const float* weights, const float* mean, const float* grad_pooled, const float* grad_weights,
                                                const float* grad_scores, const unsigned* offset, float* grad, unsigned n, unsigned bags, unsigned l,
                                                unsigned heads) {
-    constexpr int SIZE = Vec<F>::SIZE;
     const unsigned row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= n) return;
     const unsigned bag = bag_of(offset, bags, row);
-    const bool aligned = Vec<F>::fits(x, l), aligned_grad = Vec<float>::fits(grad_pooled, l);
+    const Matrix<F> features(x, n, l);
+    const Matrix<float> grads(grad_pooled, bags * heads, l);
     for (unsigned head = 0; head < heads; ++head) {
         float sum = 0.f;
         if (grad_pooled) {
-            const float* g = grad_pooled + (size_t(bag) * heads + head) * l;
-            for (unsigned c = lane * SIZE; c < l; c += 32 * SIZE) {
-                const Vec<F> a = Vec<F>::load(x + size_t(row) * l, c, l, aligned);
+            for (unsigned c = lane * 8; c < l; c += 32 * 8) {  // the same order for all types
+                float a[8], b[8];
+                features.load8(row, c, n, l, a), grads.load8(bag * heads + head, c, bags * heads, l, b);
 #pragma unroll
-                for (int part = 0; part < SIZE; part += 4) {
-                    const Vec<float> b = Vec<float>::load(g, c + part, l, aligned_grad);
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) sum = fmaf(a[part + i], b[i], sum);
-                }
+                for (int i = 0; i < 8; ++i) sum = fmaf(a[i], b[i], sum);
             }
             sum = warp_sum(sum);
         }
@@ -340,7 +336,7 @@ attention_mil_input_gradient(const float* __restrict__ grad_gates, const float* 
                              float* __restrict__ grad_x, unsigned n, unsigned first, unsigned rows, unsigned bags, unsigned l, unsigned d,
                              unsigned width, unsigned heads, unsigned grade) {
     __shared__ TileMemory memory;
-    const unsigned first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+    const unsigned tiles = (l + TILE - 1) / TILE, first_row = blockIdx.x / tiles * TILE, first_column = blockIdx.x % tiles * TILE;
     TileSums sums;
     const Matrix<float> inner = u ? Matrix<float>(v, u, width, l) : Matrix<float>(v, width, l);
     tile_product(sums, Operand<float, true>{Matrix<float>(grad_gates, rows, width), first_row}, Operand<float, false>{inner, first_column}, 0, width, grade,

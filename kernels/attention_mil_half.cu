@@ -84,7 +84,7 @@ __device__ __forceinline__ void input_gradient(const H* grad_gates, const H* inn
                                                float* grad_x, unsigned first, unsigned rows, unsigned bags, unsigned l, unsigned width, unsigned stride,
                                                unsigned gate_stride, unsigned heads) {
     DYNAMIC_SHARED(H, memory);
-    const unsigned first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+    const unsigned tiles = (l + TILE - 1) / TILE, first_row = blockIdx.x / tiles * TILE, first_column = blockIdx.x % tiles * TILE;
     TileSums sums;
     half_product(sums, HalfOperand<H, H, true>{Matrix<H>(grad_gates, rows, gate_stride), first_row},
                  HalfOperand<H, H, false>{Matrix<H>(inner, width, stride), first_column}, 0, width, memory);

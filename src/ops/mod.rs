@@ -42,7 +42,15 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, attention_mil::KERNELS, layer_norm::KERNELS].into_iter().flatten()
+    [
+        add::KERNELS,
+        attention_mil::KERNELS,
+        attention_mil::HALF_KERNELS,
+        attention_mil::HOPPER_KERNELS,
+        layer_norm::KERNELS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The error of an op that has no kernel.

@@ -40,8 +40,12 @@
 
 mod cpu;
 mod cuda;
+mod half;
+mod hopper;
 
 pub(crate) use cuda::KERNELS;
+pub(crate) use half::KERNELS as HALF_KERNELS;
+pub(crate) use hopper::KERNELS as HOPPER_KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -125,24 +129,16 @@ impl<T: Real> AttentionMil<'_, T> {
             )
             .collect();
         let wants_grad = inputs.iter().any(|v| v.wants_grad());
-        let width = dims.d * if self.u.is_some() { 2 } else { 1 };
-        let keep = wants_grad && dims.n * width * size_of::<T>() <= KEPT_BYTES;
         let (outputs, backward): (_, Backward<T>) = match tape.device() {
             Device::Cpu => {
                 let layer = cpu::Layer::new(dims, self);
+                let keep = wants_grad && dims.n * layer.width() * size_of::<T>() <= KEPT_BYTES;
                 let (outputs, gates) = cpu::forward(&layer, &kept, &bags, keep);
                 let [pooled, weights, _] = outputs.clone();
                 let saved = cpu::Saved { pooled, weights, gates };
                 (outputs, Box::new(move |given| Ok(cpu::backward(&layer, &kept, &bags, &saved, given, wants_x))))
             }
-            Device::Cuda(gpu) => {
-                let layer = cuda::Layer::new(dims, self);
-                let (outputs, saved) = cuda::forward(gpu, &layer, &kept, &bags, keep)?;
-                let back = move |given: Given<'_, T>| {
-                    cuda::backward(gpu, &layer, &kept, &bags, saved, given, wants_x, KEPT_BYTES)
-                };
-                (outputs, Box::new(back))
-            }
+            Device::Cuda(gpu) => cuda::forward(gpu, dims, self, &kept, &bags, wants_grad, wants_x)?,
         };
         let [pooled, weights, scores] = tape.record(&inputs, outputs, move |grads| {
             let [pooled, weights, scores] = grads else { unreachable!("three outputs were recorded") };
