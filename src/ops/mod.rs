@@ -43,10 +43,17 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, grouped_linear::KERNELS, layer_norm::KERNELS, linear::KERNELS, standardize::KERNELS]
-        .into_iter()
-        .chain(matmul_cuda::KERNELS)
-        .flatten()
+    let files = [
+        add::KERNELS,
+        attention_mil::HALF_KERNELS,
+        attention_mil::HOPPER_KERNELS,
+        attention_mil::KERNELS,
+        grouped_linear::KERNELS,
+        layer_norm::KERNELS,
+        linear::KERNELS,
+        standardize::KERNELS,
+    ];
+    files.into_iter().chain(matmul_cuda::KERNELS).flatten()
 }
 
 /// The error of an op that has no kernel.
