@@ -42,7 +42,7 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, layer_norm::KERNELS].into_iter().flatten()
+    [add::KERNELS, layer_norm::KERNELS, sdir::KERNELS].into_iter().flatten().chain(cade::kernels())
 }
 
 /// The error of an op that has no kernel.
