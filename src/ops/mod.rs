@@ -51,6 +51,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
+        sdir::KERNELS,
         standardize::KERNELS,
     ];
     files.into_iter().chain(matmul_cuda::KERNELS).flatten()

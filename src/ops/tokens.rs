@@ -100,6 +100,11 @@ impl Coin {
         Coin { threshold: (p * 16_777_216.0).ceil() as u32 }
     }
 
+    /// Kept are the words whose upper 24 bits are at least this.
+    pub(crate) fn threshold(self) -> u32 {
+        self.threshold
+    }
+
     /// Whether the word keeps what it was drawn for.
     #[inline]
     pub(crate) fn keeps(self, word: u32) -> bool {
