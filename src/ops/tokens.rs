@@ -100,6 +100,11 @@ impl Coin {
         Coin { threshold: (p * 16_777_216.0).ceil() as u32 }
     }
 
+    /// Keeps if and only if the upper 24 bits of the word are at least this: for kernels.
+    pub(crate) fn threshold(self) -> u32 {
+        self.threshold
+    }
+
     /// Whether the word keeps what it was drawn for.
     #[inline]
     pub(crate) fn keeps(self, word: u32) -> bool {

@@ -33,6 +33,9 @@
 //! None in the formulas. PyTorch draws other numbers.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use serde::{Deserialize, Serialize};
 
@@ -102,14 +105,14 @@ impl Dropout {
         let map = op.affine();
         let y = match device {
             Device::Cpu => cpu::map(op.p, map, x.value(), &bags, &draws),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "dropout")),
+            Device::Cuda(gpu) => cuda::map(gpu, op.p, map, x.value(), &bags, &draws)?,
         };
         let [y] = tape.record(&[x], [y], move |grads| {
             // The derivative of the map, applied with the same mask.
             let slope = Affine { shift: T::zero(), dropped: T::zero(), ..map };
             let back = |grad| match device {
                 Device::Cpu => Ok(cpu::map(op.p, slope, grad, &bags, &draws)),
-                Device::Cuda(gpu) => Err(crate::ops::missing(gpu, "dropout")),
+                Device::Cuda(gpu) => cuda::map(gpu, op.p, slope, grad, &bags, &draws),
             };
             Ok(vec![grads[0].as_ref().map(back).transpose()?])
         });

@@ -26,6 +26,9 @@
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -50,13 +53,13 @@ impl SegmentMean {
         let (device, bags, shape) = (tape.device(), bags.clone(), x.shape().to_vec());
         let y = match device {
             Device::Cpu => cpu::forward(x.value(), &bags),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "segment_mean")),
+            Device::Cuda(gpu) => cuda::forward(gpu, x.value(), &bags)?,
         };
         let [y] = tape.record(&[x], [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None]) };
             Ok(vec![Some(match device {
                 Device::Cpu => cpu::backward(&shape, &bags, grad),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "segment_mean")),
+                Device::Cuda(gpu) => cuda::backward(gpu, &shape, &bags, grad)?,
             })])
         });
         Ok(y)

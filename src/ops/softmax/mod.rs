@@ -24,6 +24,9 @@
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -38,19 +41,20 @@ impl Softmax {
     /// The softmax of each row.
     ///
     /// # Errors
-    /// None on the CPU.
+    /// None on the CPU; [`Error::DeviceMemory`](crate::Error::DeviceMemory) and [`Error::Cuda`](crate::Error::Cuda) of a
+    /// device.
     pub fn forward<T: Real>(&self, tape: &Tape<T>, x: &Var<T>) -> Result<Var<T>> {
         let device = tape.device();
         let y = match device {
             Device::Cpu => cpu::forward(x.value()),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "softmax")),
+            Device::Cuda(gpu) => cuda::forward(gpu, x.value())?,
         };
         let kept = y.clone();
         let [y] = tape.record(&[x], [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None]) };
             Ok(vec![Some(match device {
                 Device::Cpu => cpu::backward(&kept, grad),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "softmax")),
+                Device::Cuda(gpu) => cuda::backward(gpu, &kept, grad)?,
             })])
         });
         Ok(y)
