@@ -11,7 +11,7 @@ const UNSAFE: [&str; 8] = [
     "src/device/cuda.rs",
     "src/device/driver.rs",
     "src/device/kernel.rs",
-    "src/device/probe.rs",
+    "src/device/nvrtc.rs",
     "src/main.rs",
     "src/ops/math.rs",
     "src/ops/matmul.rs",
