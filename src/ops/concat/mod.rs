@@ -18,7 +18,7 @@
 //! Exact.
 //!
 //! # Cost
-//! One copy each way. Keeps nothing but the widths.
+//! One copy each way; on a device one launch for every four parts. Keeps nothing but the widths.
 //!
 //! # Deviations
 //! None.

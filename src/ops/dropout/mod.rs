@@ -27,7 +27,8 @@
 //! does not contribute at all: a NaN or infinity there does not spread.
 //!
 //! # Cost
-//! One word of Philox an element each way (a quarter of a call), one read and one write.
+//! One word of Philox an element each way (a quarter of a call; twice that on a device where a bag does not start at a
+//! multiple of four elements), one read and one write. On a device one launch each way.
 //!
 //! # Deviations
 //! None in the formulas. PyTorch draws other numbers.

@@ -15,10 +15,12 @@
 //! `dL/dx_j = y_j (g_j - sum_c g_c y_c)` with `g = dL/dy`.
 //!
 //! # Numerics
-//! Nothing overflows. A NaN, or a row without a finite largest element, gives NaN in that row alone.
+//! Nothing overflows. A NaN, or a row without a finite largest element, gives NaN in that row alone. On a device the sums
+//! of a row are those of its lanes, joined in a fixed order; exponentials are CUDA's accurate ones.
 //!
 //! # Cost
-//! `4 N D` flops and `N D` exponentials forward, `4 N D` backward. Keeps `y`.
+//! `4 N D` flops and `N D` exponentials forward, `4 N D` backward. Keeps `y`. On a device one launch each way; 8 bytes an
+//! element forward and 12 backward, where a row of up to 1024 columns is read once and longer ones again from the cache.
 //!
 //! # Deviations
 //! None.
