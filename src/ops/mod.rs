@@ -48,6 +48,8 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         attention_mil::HALF_KERNELS,
         attention_mil::HOPPER_KERNELS,
         attention_mil::KERNELS,
+        cade::DRAWS_KERNELS,
+        cade::KERNELS,
         concat::KERNELS,
         dropout::KERNELS,
         grouped_linear::KERNELS,
