@@ -14,7 +14,8 @@ extern "C" __global__ void concat_split(const float* __restrict__ grad, float* _
 extern "C" __global__ void dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patient, float* __restrict__ y, unsigned long long n, unsigned int bags, unsigned int columns, unsigned int threshold, float scale, float shift, float dropped, unsigned long long seed, unsigned int epoch, unsigned int purpose);
 
 // layer_norm.cu
-extern "C" __global__ void layer_norm_forward(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes, float eps);
+extern "C" __global__ void layer_norm_forward_narrow(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes, float eps);
+extern "C" __global__ void layer_norm_forward(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, float eps);
 extern "C" __global__ void layer_norm_backward_narrow(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ grad, float* __restrict__ dx, float* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int chunk, unsigned int lanes, float eps);
 extern "C" __global__ void layer_norm_backward(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ grad, float* __restrict__ dx, float* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int chunk, float eps);
 extern "C" __global__ void layer_norm_sum(const float* __restrict__ partials, float* __restrict__ dw, float* __restrict__ db, unsigned int chunks, unsigned int columns);
@@ -28,7 +29,9 @@ extern "C" __global__ void segment_mean_join(const float* __restrict__ partials,
 extern "C" __global__ void segment_mean_backward(const float* __restrict__ grad, const unsigned int* __restrict__ offset, float* __restrict__ dx, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
 
 // softmax.cu
-extern "C" __global__ void softmax_forward(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes);
-extern "C" __global__ void softmax_backward(const float* __restrict__ y, const float* __restrict__ grad, float* __restrict__ dx, unsigned int rows, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void softmax_forward_narrow(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void softmax_forward(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns);
+extern "C" __global__ void softmax_backward_narrow(const float* __restrict__ y, const float* __restrict__ grad, float* __restrict__ dx, unsigned int rows, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void softmax_backward(const float* __restrict__ y, const float* __restrict__ grad, float* __restrict__ dx, unsigned int rows, unsigned int columns);
 extern "C" __global__ void softmax_forward_wide(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns);
 extern "C" __global__ void softmax_backward_wide(const float* __restrict__ y, const float* __restrict__ grad, float* __restrict__ dx, unsigned int rows, unsigned int columns);
