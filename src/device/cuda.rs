@@ -195,6 +195,7 @@ impl Gpu {
     /// [`Error::Cuda`] names the first that cannot be loaded.
     pub fn load_all(self) -> Result<usize> {
         let here: Vec<&str> = module::files(self.card.capability).collect();
+        self.bind()?;
         let mut loaded = 0;
         for kernel in crate::ops::kernels().filter(|kernel| here.contains(&kernel.module)) {
             for (suffix, _) in kernel.variants {
