@@ -124,7 +124,7 @@ __device__ __forceinline__ void pool(const F* x, const float* part, const float*
             pool_heads<MOST_HEADS>(x, part, w_bias, scores, segment_max, segment_sum, pooled, first, rows, n, l, parts, heads, head);
 }
 #define POOL(name, F)                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS)                                                                      \
+    extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)                                                                   \
     name(const F* __restrict__ x, const float* __restrict__ part, const float* __restrict__ w_bias, const unsigned* __restrict__ start, \
          float* __restrict__ scores, float* __restrict__ segment_max, float* __restrict__ segment_sum, float* __restrict__ pooled,  \
          unsigned n, unsigned segments, unsigned l, unsigned parts, unsigned heads) {                                               \
