@@ -46,7 +46,37 @@ extern "C" __global__ void attention_mil_half_inner_gradient_bf16_bf16(const __n
 extern "C" __global__ void attention_mil_half_input_gradient_f16(const __half* __restrict__ grad_gates, const __half* __restrict__ inner, const float* __restrict__ weights, const float* __restrict__ grad_pooled, const unsigned int* __restrict__ offset, float* __restrict__ grad_x, unsigned int n, unsigned int first, unsigned int rows, unsigned int bags, unsigned int l, unsigned int width, unsigned int stride, unsigned int gate_stride, unsigned int heads);
 extern "C" __global__ void attention_mil_half_input_gradient_bf16(const __nv_bfloat16* __restrict__ grad_gates, const __nv_bfloat16* __restrict__ inner, const float* __restrict__ weights, const float* __restrict__ grad_pooled, const unsigned int* __restrict__ offset, float* __restrict__ grad_x, unsigned int n, unsigned int first, unsigned int rows, unsigned int bags, unsigned int l, unsigned int width, unsigned int stride, unsigned int gate_stride, unsigned int heads);
 
+// concat.cu
+extern "C" __global__ void concat_join(const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ c, const float* __restrict__ d, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int at, unsigned int width_a, unsigned int width_b, unsigned int width_c, unsigned int width_d);
+extern "C" __global__ void concat_split(const float* __restrict__ grad, float* __restrict__ a, float* __restrict__ b, float* __restrict__ c, float* __restrict__ d, unsigned int rows, unsigned int columns, unsigned int at, unsigned int width_a, unsigned int width_b, unsigned int width_c, unsigned int width_d);
+
+// dropout.cu
+extern "C" __global__ void dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patient, float* __restrict__ y, unsigned long long n, unsigned int bags, unsigned int columns, unsigned int threshold, float scale, float shift, float dropped, unsigned long long seed, unsigned int epoch, unsigned int purpose);
+
 // layer_norm.cu
-extern "C" __global__ void layer_norm_forward(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, float eps);
+extern "C" __global__ void layer_norm_forward(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes, float eps);
+extern "C" __global__ void layer_norm_backward_narrow(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ grad, float* __restrict__ dx, float* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int chunk, unsigned int lanes, float eps);
 extern "C" __global__ void layer_norm_backward(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ grad, float* __restrict__ dx, float* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int chunk, float eps);
 extern "C" __global__ void layer_norm_sum(const float* __restrict__ partials, float* __restrict__ dw, float* __restrict__ db, unsigned int chunks, unsigned int columns);
+extern "C" __global__ void layer_norm_forward_wide(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, float eps);
+extern "C" __global__ void layer_norm_backward_wide(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ grad, float* __restrict__ dx, float* __restrict__ stats, unsigned int rows, unsigned int columns, float eps);
+extern "C" __global__ void layer_norm_chunks_wide(const float* __restrict__ x, const float* __restrict__ grad, const float* __restrict__ stats, float* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int chunk);
+
+// sdir.cu
+extern "C" __global__ void sdir_rescue(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, unsigned int* __restrict__ rescued, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
+extern "C" __global__ void sdir_keep(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, unsigned char* __restrict__ keep, unsigned int rows, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
+extern "C" __global__ void sdir_forward(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, const float* __restrict__ scale, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold, float factor, unsigned int gain, float gamma, float k, float temperature);
+extern "C" __global__ void sdir_backward(const float* __restrict__ grad, const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, const float* __restrict__ scale, float* __restrict__ dx, unsigned int rows, unsigned int columns, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold, float factor, unsigned int gain, float gamma, float k, float temperature);
+extern "C" __global__ void sdir_energies(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, double* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int bags, unsigned int chunks, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
+extern "C" __global__ void sdir_scale(const double* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ scale, unsigned int bags, unsigned int chunks);
+
+// segment_mean.cu
+extern "C" __global__ void segment_mean_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, float* __restrict__ partials, float* __restrict__ y, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void segment_mean_join(const float* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int tiles, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void segment_mean_backward(const float* __restrict__ grad, const unsigned int* __restrict__ offset, float* __restrict__ dx, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+
+// softmax.cu
+extern "C" __global__ void softmax_forward(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void softmax_backward(const float* __restrict__ y, const float* __restrict__ grad, float* __restrict__ dx, unsigned int rows, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void softmax_forward_wide(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns);
+extern "C" __global__ void softmax_backward_wide(const float* __restrict__ y, const float* __restrict__ grad, float* __restrict__ dx, unsigned int rows, unsigned int columns);

@@ -5,6 +5,7 @@ mod attention_mil;
 mod cade;
 mod concat;
 mod cox;
+mod device;
 mod dropout;
 #[path = "../common/golden.rs"]
 #[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
