@@ -6,13 +6,15 @@ mod kernel;
 mod mirror;
 mod module;
 mod probe;
+mod upload;
 
 pub(crate) use cuda::Memory;
-pub use cuda::{Gpu, Precision};
+pub use cuda::{Gpu, Precision, Usage};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
 pub use probe::{Found, find, memory_bytes, peak_memory_bytes, simd_level, threads};
+pub(crate) use upload::{Arriving, Moment, Uploader};
 
 use crate::error::{Error, Result};
 

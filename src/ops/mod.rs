@@ -7,6 +7,7 @@ pub mod cade;
 pub mod concat;
 pub mod cox;
 pub mod dropout;
+pub mod gather;
 pub mod grouped_linear;
 mod lanes;
 pub mod layer_norm;
@@ -28,6 +29,7 @@ pub use cade::Cade;
 pub use concat::Concat;
 pub use cox::Cox;
 pub use dropout::{Dropout, DropoutKind};
+pub use gather::Gather;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
@@ -42,7 +44,7 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, layer_norm::KERNELS].into_iter().flatten()
+    [add::KERNELS, gather::KERNELS, layer_norm::KERNELS].into_iter().flatten()
 }
 
 /// The error of an op that has no kernel.

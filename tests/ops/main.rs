@@ -6,6 +6,7 @@ mod cade;
 mod concat;
 mod cox;
 mod dropout;
+mod gather;
 #[path = "../common/golden.rs"]
 #[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
 mod golden;
