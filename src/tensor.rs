@@ -131,6 +131,15 @@ impl<T: Element> Tensor<T> {
         }
     }
 
+    /// A copy with memory of its own, where this one lies.
+    pub(crate) fn copied(&self) -> Result<Tensor<T>> {
+        let storage = match &self.storage {
+            Storage::Cpu(data) => Storage::Cpu(Arc::new(data.to_vec())),
+            Storage::Cuda(memory) => Storage::Cuda(Arc::new(memory.copy()?)),
+        };
+        Ok(Tensor { shape: self.shape.clone(), storage })
+    }
+
     /// Before a kernel writes to it: memory of its own, copied if another tensor shares it.
     pub(crate) fn own(&mut self) -> Result<()> {
         if let Storage::Cuda(memory) = &mut self.storage

@@ -11,7 +11,7 @@ const UNSAFE: [&str; 9] = [
     "src/device/cuda.rs",
     "src/device/driver.rs",
     "src/device/kernel.rs",
-    "src/device/probe.rs",
+    "src/device/nvrtc.rs",
     "src/device/upload.rs",
     "src/main.rs",
     "src/ops/math.rs",

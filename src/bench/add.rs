@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
-use crate::Tensor;
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::Add;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -11,10 +11,10 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn case(n: usize, d: usize, pass: Pass) -> Case {
-    let setup = move || -> Box<dyn FnMut()> {
-        let (a, b, ones) = (normal("a", &[n, d], 1.0), normal("b", &[n, d], 1.0), Tensor::full(&[n, d], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (a, b, ones) = (place.normal("a", &[n, d], 1.0), place.normal("b", &[n, d], 1.0), place.full(&[n, d], 1.0));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let (a, b) = (tape.leaf(a.clone()), tape.leaf(b.clone()));
             let y = Add.forward(&tape, &a, &b).expect("one shape");
             if pass == Pass::ForwardBackward {
@@ -32,6 +32,7 @@ fn case(n: usize, d: usize, pass: Pass) -> Case {
         // Backward shares the gradient.
         bytes: 4.0 * 3.0 * size,
         flops: size,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

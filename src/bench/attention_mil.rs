@@ -2,39 +2,35 @@
 
 use std::hint::black_box;
 
-use half::f16;
-
-use super::{Case, Pass, normal, tape};
-use crate::features::Features;
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::{Affine, AttentionMil};
-use crate::{Ragged, Tensor};
+use crate::{FeatureType, Ragged};
 
 pub(super) fn cases() -> Vec<Case> {
     use Pass::{Forward, ForwardBackward};
-    vec![
-        case(1024, 4, 1024, 256, Stored::F32, Forward),
-        case(1024, 4, 1024, 256, Stored::F32, ForwardBackward),
-        case(32_768, 16, 1024, 256, Stored::F32, Forward),
-        case(32_768, 16, 1024, 256, Stored::F32, ForwardBackward),
-        case(32_768, 16, 1024, 256, Stored::F16, Forward),
-        case(32_768, 16, 1024, 256, Stored::F16, ForwardBackward),
-    ]
+    let mut cases = vec![
+        case(1024, 4, 1024, 256, FeatureType::F32, Precision::F32, Forward),
+        case(1024, 4, 1024, 256, FeatureType::F32, Precision::F32, ForwardBackward),
+        case(32_768, 16, 1024, 256, FeatureType::F32, Precision::F32, Forward),
+        case(32_768, 16, 1024, 256, FeatureType::F32, Precision::F32, ForwardBackward),
+        case(32_768, 16, 1024, 256, FeatureType::F16, Precision::F32, Forward),
+        case(32_768, 16, 1024, 256, FeatureType::F16, Precision::F32, ForwardBackward),
+    ];
+    // What a card is for: a million patches in a hundred bags, and one slide of the largest kind.
+    for pass in [Forward, ForwardBackward] {
+        cases.push(case(1_000_000, 100, 1024, 256, FeatureType::Bf16, Precision::Bf16, pass));
+        cases.push(case(1_000_000, 100, 1024, 256, FeatureType::F16, Precision::F16, pass));
+        cases.push(case(1_000_000, 100, 1024, 256, FeatureType::F32, Precision::F32, pass));
+        cases.push(case(1_000_000, 100, 1536, 256, FeatureType::Bf16, Precision::Bf16, pass));
+        cases.push(case(1_000_000, 5, 1024, 256, FeatureType::Bf16, Precision::Bf16, pass));
+    }
+    cases
 }
 
-/// How the features lie in memory.
-#[derive(Clone, Copy, PartialEq)]
-enum Stored {
-    F32,
-    F16,
-}
-
-fn case(n: usize, bags: usize, l: usize, d: usize, stored: Stored, pass: Pass) -> Case {
-    let setup = move || -> Box<dyn FnMut()> {
-        let x = normal("x", &[n, l], 1.0);
-        let x = match stored {
-            Stored::F32 => Features::F32(x),
-            Stored::F16 => Features::F16(Tensor::from_fn(&[n, l], |i| f16::from_f32(x.host()[i]))),
-        };
+fn case(n: usize, bags: usize, l: usize, d: usize, stored: FeatureType, precision: Precision, pass: Pass) -> Case {
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let x = place.features("x", &[n, l], stored);
         // Lengths 1 : 2 : ... : B, the last bag takes what is left.
         let (unit, mut left) = (2 * n / (bags * (bags + 1)), n);
         let lengths: Vec<usize> = (1..=bags)
@@ -46,10 +42,10 @@ fn case(n: usize, bags: usize, l: usize, d: usize, stored: Stored, pass: Pass) -
             .collect();
         let bags = Ragged::from_lengths(lengths);
         let parameters = [("v", d, l), ("u", d, l), ("w", 1, d)]
-            .map(|(name, rows, columns)| normal(name, &[rows, columns], (columns as f32).sqrt().recip()));
-        let ones = Tensor::full(&[bags.bags(), 1, l], 1.0);
+            .map(|(name, rows, columns)| place.normal(name, &[rows, columns], (columns as f32).sqrt().recip()));
+        let ones = place.full(&[bags.bags(), 1, l], 1.0);
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let [v, u, w] = parameters.clone().map(|p| tape.leaf(p));
             let map = |weight| Affine { weight, bias: None };
             let op = AttentionMil { v: map(&v), u: Some(map(&u)), w: map(&w) };
@@ -60,20 +56,18 @@ fn case(n: usize, bags: usize, l: usize, d: usize, stored: Stored, pass: Pass) -
             black_box(out.pooled);
         })
     };
-    let bytes = match stored {
-        Stored::F32 => 4.0,
-        Stored::F16 => 2.0,
-    };
+    let bytes = stored.bytes() as f64;
     let passes = if pass == Pass::Forward { 1.0 } else { 2.0 };
     let (nf, ld) = (n as f64, (l * d) as f64);
     Case {
         op: "attention_mil",
         shape: format!("N {n} B {bags} L {l} D {d} K 1"),
-        dtype: if stored == Stored::F32 { "F32" } else { "F16" },
+        dtype: stored.name(),
         pass,
         bytes: passes * (bytes * nf * l as f64 + 4.0 * 2.0 * ld),
         // Without what a backward pass may choose to calculate again.
         flops: passes * 4.0 * nf * ld,
+        precision,
         setup: Box::new(setup),
     }
 }

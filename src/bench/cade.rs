@@ -2,25 +2,27 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
+use super::{Case, Pass, Place};
+use crate::Ragged;
+use crate::device::Precision;
 use crate::ops::{BagDraws, Cade, Sdir};
 use crate::rng::Draws;
-use crate::{Ragged, Tensor};
 
 pub(super) fn cases() -> Vec<Case> {
-    [Pass::Forward, Pass::ForwardBackward].map(|pass| case(331, 100_000, 256, pass)).into()
+    let passes = [Pass::Forward, Pass::ForwardBackward];
+    [100_000, 1_000_000].into_iter().flat_map(|n| passes.map(|pass| case(331, n, 256, pass))).collect()
 }
 
 fn case(n1: usize, n2: usize, d: usize, pass: Pass) -> Case {
     // Every patient is mixed.
     let (op, sdir) = (Cade { p_aug: 1.0, ..Cade::default() }, Sdir::default());
-    let setup = move || -> Box<dyn FnMut()> {
-        let (f, g) = (normal("f", &[n1, d], 1.0), normal("g", &[n2, d], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (f, g) = (place.normal("f", &[n1, d], 1.0), place.normal("g", &[n2, d], 1.0));
         let bags = [n1, n2].map(|n| Ragged::uniform(1, n));
-        let ones = [n1, n2].map(|n| Tensor::full(&[n, d], 1.0));
+        let ones = [n1, n2].map(|n| place.full(&[n, d], 1.0));
         let draws = ["sdir.genes", "sdir.patches", "cade"].map(|name| BagDraws::new(Draws::new(0, 0, name), vec![1]));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let (f, g) = (tape.leaf(f.clone()), tape.leaf(g.clone()));
             let masks = [0, 1].map(|k| sdir.mask(&bags[k], Some(&draws[k])).expect("one patient a bag"));
             let [f_out, g_out] = op
@@ -49,6 +51,7 @@ fn case(n1: usize, n2: usize, d: usize, pass: Pass) -> Case {
         bytes: 4.0 * d * rows,
         // Mean 1, variance 3, mixing 3, the slope 1 for each element that is kept.
         flops: flops * sdir.p * n * d,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

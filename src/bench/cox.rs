@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
-use crate::Tensor;
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::Cox;
 use crate::ops::cox::{Outcomes, Plan, Ties};
 use crate::rng::Draws;
@@ -28,17 +28,17 @@ fn outcomes(n: usize) -> (Vec<f64>, Vec<bool>) {
 /// With `plans` the risk sets are made anew in every call.
 fn case(n: usize, ties: Ties, plans: bool, pass: Pass) -> Case {
     let op = Cox { ties, ..Cox::default() };
-    let setup = move || -> Box<dyn FnMut()> {
-        let (log_risk, (time, event)) = (normal("log_risk", &[n], 1.0), outcomes(n));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (log_risk, (time, event)) = (place.normal("log_risk", &[n], 1.0), outcomes(n));
         let plan = move || Plan::new(&Outcomes::new(&time, &event)).expect("proper outcomes");
         let kept = plan();
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let log_risk = tape.leaf(log_risk.clone());
             let made = plans.then(&plan);
             let loss = op.forward(&tape, &log_risk, made.as_ref().unwrap_or(&kept)).expect("finite risks");
             if pass == Pass::ForwardBackward {
-                black_box(tape.backward(&[(&loss, Tensor::scalar(1.0))]).expect("a scalar").of(&log_risk));
+                black_box(tape.backward(&[(&loss, place.full(&[], 1.0))]).expect("a scalar").of(&log_risk));
             }
             black_box(loss);
         })
@@ -54,6 +54,7 @@ fn case(n: usize, ties: Ties, plans: bool, pass: Pass) -> Case {
         bytes: nf * (if pass == Pass::Forward { 4.0 } else { 8.0 } + outcomes),
         // An exponential counts as one operation.
         flops: nf * (1.0 + sorting),
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -2,10 +2,9 @@
 
 use std::hint::black_box;
 
-use half::f16;
-
-use super::{Case, Pass, normal};
+use super::{Case, Pass, Place};
 use crate::config::TrainConfig;
+use crate::device::Precision;
 use crate::error::Result;
 use crate::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use crate::model::{Source, predict};
@@ -13,16 +12,19 @@ use crate::nn::{Builder, Noise};
 use crate::ops::{Cade, Sdir};
 use crate::optim::Parameter;
 use crate::train::Objective;
-use crate::{Features, Ragged, Tensor};
+use crate::{FeatureType, Ragged};
 
 pub(super) fn cases() -> Vec<Case> {
     use Pass::{Forward, ForwardBackward};
     vec![
-        case(8, 500, Forward),
-        case(8, 500, ForwardBackward),
-        case(32, 2000, Forward),
-        case(32, 2000, ForwardBackward),
-        case(1, 200_000, ForwardBackward),
+        case(8, 500, Precision::F32, Forward),
+        case(8, 500, Precision::F32, ForwardBackward),
+        case(32, 2000, Precision::F32, Forward),
+        case(32, 2000, Precision::F32, ForwardBackward),
+        case(1, 200_000, Precision::F32, ForwardBackward),
+        // For a card.
+        case(64, 15_000, Precision::F32, ForwardBackward),
+        case(64, 15_000, Precision::Bf16, ForwardBackward),
     ]
 }
 
@@ -46,7 +48,7 @@ impl Source<f32> for Fixed {
     }
 }
 
-fn case(patients: usize, each: usize, pass: Pass) -> Case {
+fn case(patients: usize, each: usize, precision: Precision, pass: Pass) -> Case {
     let sets = super::grouped_linear::sets();
     let config = FusionConfig {
         sdir: SdirConfig { genes: Some(Sdir::default()), patches: Some(Sdir::default()) },
@@ -55,13 +57,15 @@ fn case(patients: usize, each: usize, pass: Pass) -> Case {
     };
     let (width, hidden, attention) = (config.width, config.gene_hidden, config.attention_width);
     let (genes, tokens) = (sets.rows(), sets.bags());
-    let setup = move || -> Box<dyn FnMut()> {
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
         let (n, genes) = (patients * each, sets.rows());
-        let features = normal("features", &[n, L], 1.0);
-        let features = Features::F16(Tensor::from_fn(&[n, L], |i| f16::from_f32(features.host()[i])));
+        let features = place.features("features", &[n, L], FeatureType::F16);
         let batch = Batch {
             patients: (0..patients as u32).collect(),
-            genes: Some(Genes { values: normal("genes", &[patients, genes], 1.0), rows: Ragged::uniform(patients, 1) }),
+            genes: Some(Genes {
+                values: place.normal("genes", &[patients, genes], 1.0),
+                rows: Ragged::uniform(patients, 1),
+            }),
             patches: Some(Patches { features, bags: Ragged::uniform(patients, each) }),
         };
         let shape = InputShape { genes: Some(sets.clone()), patches: Some(PatchShape { width: L, standard: None }) };
@@ -104,6 +108,7 @@ fn case(patients: usize, each: usize, pass: Pass) -> Case {
         pass,
         bytes: reads * (2.0 * n * L as f64 + 4.0 * (patients * genes) as f64),
         flops,
+        precision,
         setup: Box::new(setup),
     }
 }

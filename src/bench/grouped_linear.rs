@@ -2,9 +2,10 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::{Activation, GroupedLinear};
-use crate::{Ragged, Tensor, Var};
+use crate::{Ragged, Var};
 
 pub(super) fn cases() -> Vec<Case> {
     let passes = [Pass::Forward, Pass::ForwardBackward];
@@ -25,13 +26,13 @@ fn few() -> Ragged {
 fn case(b: usize, groups: Ragged, o: usize, pass: Pass) -> Case {
     let (inputs, sets) = (groups.rows(), groups.bags());
     let op = GroupedLinear { activation: Activation::Elu };
-    let setup = move || -> Box<dyn FnMut()> {
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
         let groups = groups.clone();
-        let x = Var::constant(normal("x", &[b, inputs], 1.0));
-        let weight = normal("weight", &[o * inputs], 0.1);
-        let (bias, ones) = (Tensor::zeros(&[sets, o]), Tensor::full(&[b * sets, o], 1.0));
+        let x = Var::constant(place.normal("x", &[b, inputs], 1.0));
+        let weight = place.normal("weight", &[o * inputs], 0.1);
+        let (bias, ones) = (place.full(&[sets, o], 0.0), place.full(&[b * sets, o], 1.0));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let (weight, bias) = (tape.leaf(weight.clone()), tape.leaf(bias.clone()));
             let y = op.forward(&tape, &x, &groups, o, &weight, Some(&bias)).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
@@ -49,6 +50,7 @@ fn case(b: usize, groups: Ragged, o: usize, pass: Pass) -> Case {
         pass,
         bytes: passes * 4.0 * (size + io),
         flops: passes * 2.0 * b as f64 * size,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
-use crate::Tensor;
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::LayerNorm;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -11,11 +11,11 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn case(n: usize, d: usize, pass: Pass) -> Case {
-    let setup = move || -> Box<dyn FnMut()> {
-        let (x, ones) = (normal("x", &[n, d], 1.0), Tensor::full(&[n, d], 1.0));
-        let (weight, bias) = (normal("weight", &[d], 1.0), normal("bias", &[d], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (x, ones) = (place.normal("x", &[n, d], 1.0), place.full(&[n, d], 1.0));
+        let (weight, bias) = (place.normal("weight", &[d], 1.0), place.normal("bias", &[d], 1.0));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let [x, weight, bias] = [&x, &weight, &bias].map(|v| tape.leaf(v.clone()));
             let y = LayerNorm::default().forward(&tape, &x, Some(&weight), Some(&bias)).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
@@ -34,6 +34,7 @@ fn case(n: usize, d: usize, pass: Pass) -> Case {
         pass,
         bytes: 4.0 * moved * size,
         flops: flops * size,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -2,32 +2,37 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
+use super::{Case, Pass, Place};
+use crate::Var;
+use crate::device::Precision;
 use crate::ops::{Activation, Linear};
-use crate::{Tensor, Var};
 
 pub(super) fn cases() -> Vec<Case> {
     use Pass::{Forward, ForwardBackward};
     vec![
         // The projection of patch features.
-        case(4096, 768, 256, Activation::Identity, Forward),
-        case(4096, 768, 256, Activation::Identity, ForwardBackward),
+        case(4096, 768, 256, Activation::Identity, Precision::F32, Forward),
+        case(4096, 768, 256, Activation::Identity, Precision::F32, ForwardBackward),
         // A feed-forward layer on tokens.
-        case(4427, 128, 128, Activation::Gelu, Forward),
-        case(4427, 128, 128, Activation::Gelu, ForwardBackward),
-        case(32_768, 1024, 512, Activation::Relu, Forward),
-        case(32_768, 1024, 512, Activation::Relu, ForwardBackward),
+        case(4427, 128, 128, Activation::Gelu, Precision::F32, Forward),
+        case(4427, 128, 128, Activation::Gelu, Precision::F32, ForwardBackward),
+        case(32_768, 1024, 512, Activation::Relu, Precision::F32, Forward),
+        case(32_768, 1024, 512, Activation::Relu, Precision::F32, ForwardBackward),
+        // The projection of a million patches, for a card.
+        case(1_000_000, 1024, 512, Activation::Relu, Precision::F32, Forward),
+        case(1_000_000, 1024, 512, Activation::Relu, Precision::Bf16, Forward),
+        case(1_000_000, 1024, 512, Activation::Relu, Precision::Bf16, ForwardBackward),
     ]
 }
 
-fn case(n: usize, i: usize, o: usize, activation: Activation, pass: Pass) -> Case {
+fn case(n: usize, i: usize, o: usize, activation: Activation, precision: Precision, pass: Pass) -> Case {
     let op = Linear { activation };
-    let setup = move || -> Box<dyn FnMut()> {
-        let x = Var::constant(normal("x", &[n, i], 1.0));
-        let weight = normal("weight", &[o, i], (i as f32).sqrt().recip());
-        let (bias, ones) = (Tensor::zeros(&[o]), Tensor::full(&[n, o], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let x = Var::constant(place.normal("x", &[n, i], 1.0));
+        let weight = place.normal("weight", &[o, i], (i as f32).sqrt().recip());
+        let (bias, ones) = (place.full(&[o], 0.0), place.full(&[n, o], 1.0));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let (weight, bias) = (tape.leaf(weight.clone()), tape.leaf(bias.clone()));
             let y = op.forward(&tape, &x, &weight, Some(&bias)).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
@@ -46,6 +51,7 @@ fn case(n: usize, i: usize, o: usize, activation: Activation, pass: Pass) -> Cas
         pass,
         bytes: passes * 4.0 * (nf * (i + o) as f64 + size),
         flops: passes * 2.0 * nf * size,
+        precision,
         setup: Box::new(setup),
     }
 }

@@ -28,8 +28,11 @@ use serde::{Deserialize, Serialize};
 pub use ceilings::Ceilings;
 use ceilings::Probe;
 
+use half::{bf16, f16};
+
+use crate::device::Precision;
 use crate::rng::Draws;
-use crate::{Device, Tape, Tensor};
+use crate::{Device, Element, FeatureType, Features, Tape, Tensor};
 
 /// Which way a case goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +58,17 @@ pub struct Case {
     pub bytes: f64,
     /// Multiplications and additions of one call, as its page counts them.
     pub flops: f64,
-    /// Makes the inputs and gives what is timed.
-    pub setup: Box<dyn Fn() -> Box<dyn FnMut()>>,
+    /// The precision of its matrix products, on a card.
+    pub precision: Precision,
+    /// Makes the inputs where they are to lie and gives what is timed.
+    pub setup: Box<dyn Fn(Place) -> Box<dyn FnMut()>>,
+}
+
+/// Where a case runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
 }
 
 impl Case {
@@ -66,7 +78,18 @@ impl Case {
             Pass::Forward => "forward",
             Pass::ForwardBackward => "forward_backward",
         };
-        format!("{}/{}/{}/{pass}", self.op, self.shape, self.dtype)
+        let products = match self.precision {
+            Precision::F32 => "",
+            Precision::Tf32 => "/tf32",
+            Precision::Bf16 => "/bf16",
+            Precision::F16 => "/f16",
+        };
+        format!("{}/{}/{}/{pass}{products}", self.op, self.shape, self.dtype)
+    }
+
+    /// Whether it is worth the time only on a card.
+    fn is_for_cards(&self) -> bool {
+        self.flops > 6e11 || self.bytes > 1e9 || self.precision != Precision::F32
     }
 
     /// Whether a quick run includes it: a tenth of a second or so on a slow machine.
@@ -98,27 +121,74 @@ pub fn registry() -> Vec<Case> {
     ops.into_iter().flatten().collect()
 }
 
-/// Normal numbers for the inputs of cases. Large ones repeat, out of step with their rows: to draw every number would
-/// take longer than to time the ops on them.
-fn normal(name: &str, shape: &[usize], scale: f32) -> Tensor<f32> {
+impl Place {
+    /// Normal numbers for the inputs of cases. Large ones repeat, out of step with their rows: to draw every number
+    /// would take longer than to time the ops on them.
+    fn normal(self, name: &str, shape: &[usize], scale: f32) -> Tensor<f32> {
+        self.repeated(shape, &drawn(name, shape, scale))
+    }
+
+    /// The same as stored features.
+    fn features(self, name: &str, shape: &[usize], dtype: FeatureType) -> Features {
+        let drawn = drawn(name, shape, 1.0);
+        match dtype {
+            FeatureType::F32 => Features::F32(self.repeated(shape, &drawn)),
+            FeatureType::F16 => {
+                Features::F16(self.repeated(shape, &drawn.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()))
+            }
+            FeatureType::Bf16 => {
+                Features::Bf16(self.repeated(shape, &drawn.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    fn full(self, shape: &[usize], value: f32) -> Tensor<f32> {
+        self.put(Tensor::full(shape, value))
+    }
+
+    fn repeated<T: Element>(self, shape: &[usize], drawn: &[T]) -> Tensor<T> {
+        let n = shape.iter().product::<usize>();
+        let mut data = Vec::with_capacity(n);
+        while data.len() < n {
+            data.extend_from_slice(&drawn[..drawn.len().min(n - data.len())]);
+        }
+        self.put(Tensor::new(shape, data).expect("sized above"))
+    }
+
+    fn put<T: Element>(self, x: Tensor<T>) -> Tensor<T> {
+        x.to(self.device).expect("the device has room for the inputs of a case")
+    }
+
+    /// The tape that a pass needs.
+    fn tape(self, pass: Pass) -> Tape<f32> {
+        match pass {
+            Pass::Forward => Tape::inference(self.device),
+            Pass::ForwardBackward => Tape::recording(self.device),
+        }
+    }
+
+    /// Seconds of so many calls, to the end of the last one on the device.
+    fn time(self, work: &mut dyn FnMut(), calls: u32) -> f64 {
+        let start = Instant::now();
+        (0..calls).for_each(|_| work());
+        self.device.synchronize().expect("no kernel of a case fails");
+        start.elapsed().as_secs_f64()
+    }
+}
+
+/// One period of normal numbers, as many as a tensor of the shape needs at most.
+fn drawn(name: &str, shape: &[usize], scale: f32) -> Vec<f32> {
     const PERIOD: usize = 65_521;
     let stream = Draws::new(0, 0, name).of(0);
     let drawn = PERIOD.min(shape.iter().product());
-    let drawn: Vec<f32> = (0..drawn).map(|i| stream.normal(i as u64) as f32 * scale).collect();
-    Tensor::from_fn(shape, |i| drawn[i % PERIOD])
-}
-
-/// The tape that a pass needs.
-fn tape(pass: Pass) -> Tape<f32> {
-    match pass {
-        Pass::Forward => Tape::inference(Device::Cpu),
-        Pass::ForwardBackward => Tape::recording(Device::Cpu),
-    }
+    (0..drawn).map(|i| stream.normal(i as u64) as f32 * scale).collect()
 }
 
 /// What to run and for how long.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Where.
+    pub device: Device,
     /// A few seconds: small shapes, few repeats. Else under a minute.
     pub quick: bool,
     /// Only cases whose [name](Case::name) contains this.
@@ -136,6 +206,8 @@ pub struct Row {
     pub dtype: String,
     /// Which way.
     pub pass: Pass,
+    /// The precision of its matrix products.
+    pub precision: Precision,
     /// The median time of one call.
     pub seconds: f64,
     /// How many calls or batches of calls the median is of.
@@ -161,19 +233,20 @@ pub struct Report {
 
 /// Times the cases that the options ask for.
 pub fn run(options: &Options) -> Report {
+    let on_card = matches!(options.device, Device::Cuda(gpu) if gpu.name() != "emulated");
     let wanted = |case: &Case| {
         let named = options.filter.as_ref().is_none_or(|f| case.name().contains(f.as_str()));
-        named && (!options.quick || case.is_quick())
+        named && (!options.quick || case.is_quick()) && (on_card || !case.is_for_cards())
     };
     let cases: Vec<Case> = registry().into_iter().filter(wanted).collect();
     let groups: Vec<&[Case]> = cases.chunk_by(|a, b| a.op == b.op).collect();
     // The rest of the minute goes to setting up.
     let total = Duration::from_secs(if options.quick { 2 } else { 30 });
     let budget = total / u32::try_from(groups.len().max(1)).expect("few ops");
-    let mut probe = Probe::new();
+    let mut probe = Probe::new(Place { device: options.device });
     let (mut all, mut rows) = (Vec::new(), Vec::new());
     for group in groups {
-        let (times, ceilings) = time_in_turn(group, budget, &mut probe);
+        let (times, ceilings) = time_in_turn(group, options.device, budget, &mut probe);
         let here = Ceilings::median(&ceilings);
         rows.extend(group.iter().zip(times).map(|(case, times)| row(case, times, &here)));
         all.extend(ceilings);
@@ -185,25 +258,26 @@ pub fn run(options: &Options) -> Report {
 }
 
 /// Round after round of the probes and each case once, until the time is spent, at least three rounds.
-fn time_in_turn(cases: &[Case], budget: Duration, probe: &mut Probe) -> (Vec<Vec<f64>>, Vec<Ceilings>) {
-    let mut work: Vec<Box<dyn FnMut()>> = cases.iter().map(|case| (case.setup)()).collect();
+fn time_in_turn(cases: &[Case], device: Device, budget: Duration, probe: &mut Probe) -> (Vec<Vec<f64>>, Vec<Ceilings>) {
+    let places: Vec<Place> = cases.iter().map(|case| Place { device: device.with_precision(case.precision) }).collect();
+    let mut work: Vec<Box<dyn FnMut()>> = cases.iter().zip(&places).map(|(case, &place)| (case.setup)(place)).collect();
     // The first call warms up and says how many calls make a sample that a clock can measure.
     let calls: Vec<u32> = work
         .iter_mut()
-        .map(|work| {
-            let start = Instant::now();
-            work();
-            (2e-3 / start.elapsed().as_secs_f64().max(1e-7)).ceil().clamp(1.0, 1000.0) as u32
+        .zip(&places)
+        .map(|(work, place)| {
+            let first = place.time(work, 1);
+            // On a card the first call loads the kernels, and a sample ends with a wait of its own.
+            let (sample, one) = if place.device == Device::Cpu { (2e-3, first) } else { (2e-2, place.time(work, 1)) };
+            (sample / one.max(1e-7)).ceil().clamp(1.0, 1000.0) as u32
         })
         .collect();
     let (mut times, mut ceilings) = (vec![Vec::new(); cases.len()], Vec::new());
     let start = Instant::now();
     while ceilings.len() < 3 || start.elapsed() < budget {
         ceilings.push(probe.measure());
-        for ((work, &calls), times) in work.iter_mut().zip(&calls).zip(&mut times) {
-            let start = Instant::now();
-            (0..calls).for_each(|_| work());
-            times.push(start.elapsed().as_secs_f64() / f64::from(calls));
+        for (((work, &calls), times), place) in work.iter_mut().zip(&calls).zip(&mut times).zip(&places) {
+            times.push(place.time(work, calls) / f64::from(calls));
         }
     }
     (times, ceilings)
@@ -218,6 +292,7 @@ fn row(case: &Case, times: Vec<f64>, ceilings: &Ceilings) -> Row {
         shape: case.shape.clone(),
         dtype: case.dtype.into(),
         pass: case.pass,
+        precision: case.precision,
         seconds,
         samples,
         gb_per_s,
@@ -236,8 +311,8 @@ fn median(mut x: Vec<f64>) -> f64 {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Ceilings { threads, copy_gb_per_s, product_gflop_per_s } = self.ceilings;
-        writeln!(f, "{threads} threads: copy {copy_gb_per_s:.1} GB/s, f32 product {product_gflop_per_s:.0} GFLOP/s")?;
+        let Ceilings { device, product, copy_gb_per_s, product_gflop_per_s } = &self.ceilings;
+        writeln!(f, "{device}: copy {copy_gb_per_s:.1} GB/s, {product} product {product_gflop_per_s:.0} GFLOP/s")?;
         let width = self.rows.iter().map(|r| r.shape.chars().count()).max().unwrap_or(0).max(5);
         writeln!(
             f,

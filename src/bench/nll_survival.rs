@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
-use crate::Tensor;
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::NllSurvival;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -13,16 +13,16 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn case(b: usize, k: usize, pass: Pass) -> Case {
-    let setup = move || -> Box<dyn FnMut()> {
-        let logits = normal("logits", &[b, k], 1.0);
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let logits = place.normal("logits", &[b, k], 1.0);
         let bin: Vec<u32> = (0..b).map(|i| (i % k) as u32).collect();
         let censored: Vec<bool> = (0..b).map(|i| i % 3 > 0).collect();
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let logits = tape.leaf(logits.clone());
             let loss = NllSurvival::default().forward(&tape, &logits, &bin, &censored).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
-                black_box(tape.backward(&[(&loss, Tensor::scalar(1.0))]).expect("a scalar").of(&logits));
+                black_box(tape.backward(&[(&loss, place.full(&[], 1.0))]).expect("a scalar").of(&logits));
             }
             black_box(loss);
         })
@@ -37,6 +37,7 @@ fn case(b: usize, k: usize, pass: Pass) -> Case {
         bytes: moved * 4.0 * size + 5.0 * bf,
         // An exponential counts as one operation.
         flops: 2.0 * size,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

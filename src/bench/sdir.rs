@@ -2,30 +2,28 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
+use super::{Case, Pass, Place};
+use crate::Ragged;
+use crate::device::Precision;
 use crate::ops::sdir::Gain;
 use crate::ops::{BagDraws, Sdir};
 use crate::rng::Draws;
-use crate::{Ragged, Tensor};
 
 pub(super) fn cases() -> Vec<Case> {
     let passes = [Pass::Forward, Pass::ForwardBackward];
     let gain = Gain::Gaussian { gamma: 1.0, k: 1.0 };
-    passes
-        .map(|pass| case(100_000, 256, Gain::None, pass))
-        .into_iter()
-        .chain(passes.map(|pass| case(4427, 256, gain, pass)))
-        .collect()
+    let sizes = [(100_000, Gain::None), (1_000_000, Gain::None), (4427, gain)];
+    sizes.into_iter().flat_map(|(n, gain)| passes.map(|pass| case(n, 256, gain, pass))).collect()
 }
 
 fn case(n: usize, d: usize, gain: Gain, pass: Pass) -> Case {
     let op = Sdir { gain, ..Sdir::default() };
-    let setup = move || -> Box<dyn FnMut()> {
-        let (x, bags) = (normal("x", &[n, d], 1.0), Ragged::uniform(1, n));
-        let (ones, scale) = (Tensor::full(&[n, d], 1.0), Tensor::full(&[1], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (x, bags) = (place.normal("x", &[n, d], 1.0), Ragged::uniform(1, n));
+        let (ones, scale) = (place.full(&[n, d], 1.0), place.full(&[1], 1.0));
         let draws = BagDraws::new(Draws::new(0, 0, "sdir"), vec![1]);
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let x = tape.leaf(x.clone());
             let y = op.forward(&tape, &x, &bags, Some(&draws), Some(&scale)).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
@@ -50,6 +48,7 @@ fn case(n: usize, d: usize, gain: Gain, pass: Pass) -> Case {
         pass,
         bytes: 4.0 * bytes,
         flops: flops * kept,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -2,21 +2,22 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
+use super::{Case, Pass, Place};
+use crate::Ragged;
+use crate::device::Precision;
 use crate::ops::SegmentMean;
-use crate::{Ragged, Tensor};
 
 pub(super) fn cases() -> Vec<Case> {
     [Pass::Forward, Pass::ForwardBackward].map(|pass| case(32_768, 16, 256, pass)).into()
 }
 
 fn case(n: usize, bags: usize, d: usize, pass: Pass) -> Case {
-    let setup = move || -> Box<dyn FnMut()> {
-        let (x, ones) = (normal("x", &[n, d], 1.0), Tensor::full(&[bags, d], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (x, ones) = (place.normal("x", &[n, d], 1.0), place.full(&[bags, d], 1.0));
         // All but one of them short.
         let bags = Ragged::from_lengths((0..bags).map(|b| if b == 0 { n - (bags - 1) * 1000 } else { 1000 }));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let x = tape.leaf(x.clone());
             let y = SegmentMean.forward(&tape, &x, &bags).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
@@ -33,6 +34,7 @@ fn case(n: usize, bags: usize, d: usize, pass: Pass) -> Case {
         pass,
         bytes: passes * 4.0 * ((n + bags) * d) as f64,
         flops: passes * (n * d) as f64,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use super::{Case, Pass, normal, tape};
-use crate::Tensor;
+use super::{Case, Pass, Place};
+use crate::device::Precision;
 use crate::ops::Standardize;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -11,12 +11,12 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn case(o: usize, i: usize, pass: Pass) -> Case {
-    let setup = move || -> Box<dyn FnMut()> {
-        let (weight, bias) = (normal("weight", &[o, i], 1.0), Tensor::zeros(&[o]));
-        let (mean, deviation) = (normal("mean", &[i], 1.0), Tensor::full(&[i], 2.0));
-        let ones = (Tensor::full(&[o, i], 1.0), Tensor::full(&[o], 1.0));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let (weight, bias) = (place.normal("weight", &[o, i], 1.0), place.full(&[o], 0.0));
+        let (mean, deviation) = (place.normal("mean", &[i], 1.0), place.full(&[i], 2.0));
+        let ones = (place.full(&[o, i], 1.0), place.full(&[o], 1.0));
         Box::new(move || {
-            let tape = tape(pass);
+            let tape = place.tape(pass);
             let (weight, bias) = (tape.leaf(weight.clone()), tape.leaf(bias.clone()));
             let (w, b) = Standardize.forward(&tape, &weight, &bias, &mean, &deviation).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
@@ -35,6 +35,7 @@ fn case(o: usize, i: usize, pass: Pass) -> Case {
         pass,
         bytes: passes * 4.0 * 2.0 * size,
         flops: passes * 3.0 * size,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::{Global, Outcome, print_json};
 use crate::bench;
+use crate::device::Device;
 use crate::error::{Error, Result};
 
 /// Time each op beside what the machine can do.
@@ -21,7 +22,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
+    pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
         let chosen = |name: &String| self.filter.as_ref().is_none_or(|filter| name.contains(filter));
         let names: Vec<String> = bench::registry().iter().map(bench::Case::name).filter(chosen).collect();
         if names.is_empty() {
@@ -38,7 +39,7 @@ impl Bench {
             }
             return Ok(Outcome::Done);
         }
-        let report = bench::run(&bench::Options { quick: self.quick, filter: self.filter.clone() });
+        let report = bench::run(&bench::Options { device, quick: self.quick, filter: self.filter.clone() });
         if global.json {
             print_json(&report);
         } else {

@@ -19,6 +19,7 @@ struct Findings {
     threads: usize,
     simd: &'static str,
     memory_bytes: Option<u64>,
+    kernels: device::Kernels,
     devices: Vec<device::Found>,
 }
 
@@ -31,6 +32,8 @@ impl Doctor {
             threads: device::threads(),
             simd: device::simd_level(),
             memory_bytes: device::memory_bytes(),
+            // First: looking at the devices may compile kernels into the cache.
+            kernels: device::kernels_of_this_build(),
             devices: device::find(),
         };
         if global.json {
@@ -43,6 +46,8 @@ impl Doctor {
         if let Some(bytes) = findings.memory_bytes {
             say!("memory   {:.1} GiB", super::train::gib(bytes));
         }
+        say!("kernels  {}", findings.kernels);
+        say!("cache    {}", findings.kernels.cache);
         for found in &findings.devices {
             say!("{:<8} {}", found.device, if found.usable { "usable" } else { "not used" });
             for reason in &found.reasons {

@@ -85,7 +85,7 @@ pub fn run() -> ExitCode {
         Command::Predict(command) => command.run(&cli.global),
         Command::Check(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
-        Command::Bench(command) => command.run(&cli.global),
+        Command::Bench(command) => command.run(&cli.global, device),
     });
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -1,19 +1,23 @@
 //! Where tensors lie and ops run.
 
+mod cache;
 mod cuda;
 mod driver;
+mod found;
 mod kernel;
 mod mirror;
 mod module;
+mod nvrtc;
 mod probe;
 mod upload;
 
 pub(crate) use cuda::Memory;
 pub use cuda::{Gpu, Precision, Usage};
+pub use found::{Found, Kernels, find, kernels_of_this_build};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
-pub use probe::{Found, find, memory_bytes, peak_memory_bytes, simd_level, threads};
+pub use probe::{memory_bytes, peak_memory_bytes, simd_level, threads};
 pub(crate) use upload::{Arriving, Moment, Uploader};
 
 use crate::error::{Error, Result};
@@ -33,16 +37,21 @@ pub enum Device {
 
 impl Device {
     /// Reads `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA device if it can be used, else the CPU, and
-    /// says so.
+    /// says so where there is a driver.
     ///
     /// # Errors
-    /// [`Error::Device`] if it is not there or not a device.
+    /// [`Error::Device`] if it is not there or not a device, [`Error::Cuda`] if its kernels cannot be loaded.
     pub fn parse(name: &str) -> Result<Device> {
         let ordinal = match name {
             "cpu" => return Ok(Device::Cpu),
             "auto" => {
-                return Ok(Gpu::open(0).map(Device::Cuda).unwrap_or_else(|why| {
-                    tracing::info!("calculating on the CPU: {why}");
+                return Ok(Device::cuda(0).unwrap_or_else(|why| {
+                    let why = if let Error::Device { why, .. } = why { why } else { why.to_string() };
+                    // A machine without a card is nothing to speak of.
+                    match driver::driver() {
+                        Ok(_) => tracing::warn!("calculating on the CPU: {why}"),
+                        Err(_) => tracing::info!("calculating on the CPU: {why}"),
+                    }
                     Device::Cpu
                 }));
             }
@@ -50,8 +59,26 @@ impl Device {
             _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
         };
         match ordinal {
-            Some(ordinal) => Gpu::open(ordinal).map(Device::Cuda),
+            Some(ordinal) => Device::cuda(ordinal),
             None => Err(Error::Device { name: name.into(), why: "write auto, cpu or cuda:N".into() }),
+        }
+    }
+
+    /// A device that has shown that kernels can be loaded onto it, so that a training does not fail at its first op.
+    fn cuda(ordinal: usize) -> Result<Device> {
+        let gpu = Gpu::open(ordinal)?;
+        if let Some(first) = module::files(gpu.capability()).next() {
+            module::load(gpu.context(), gpu.capability(), first)?;
+        }
+        Ok(Device::Cuda(gpu))
+    }
+
+    /// The same device with matrix products of another precision; the CPU has only the one.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Device {
+        match self {
+            Device::Cpu => Device::Cpu,
+            Device::Cuda(gpu) => Device::Cuda(gpu.with_precision(precision)),
         }
     }
 

@@ -1,42 +1,4 @@
-//! What this machine has, asked without linking to any of it.
-
-use serde::Serialize;
-
-/// A device that was looked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Found {
-    /// As `--device` takes it.
-    pub device: String,
-    /// Whether onkos can use it.
-    pub usable: bool,
-    /// What was found, and why it is not used if it is not.
-    pub reasons: Vec<String>,
-}
-
-/// Every device that onkos looks for, found or not.
-pub fn find() -> Vec<Found> {
-    let cpu = Found { device: "cpu".into(), usable: true, reasons: vec![format!("SIMD level {}", simd_level())] };
-    let mut reasons = vec!["this version of onkos has no CUDA kernels yet".into()];
-    reasons.push(match cuda_driver() {
-        Some(name) => format!("the driver library {name} is there"),
-        None => format!("no driver library: none of {} can be opened", CUDA_DRIVERS.join(", ")),
-    });
-    vec![cpu, Found { device: "cuda".into(), usable: false, reasons }]
-}
-
-#[cfg(windows)]
-const CUDA_DRIVERS: [&str; 1] = ["nvcuda.dll"];
-#[cfg(not(windows))]
-const CUDA_DRIVERS: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
-
-#[allow(unsafe_code)]
-fn cuda_driver() -> Option<&'static str> {
-    CUDA_DRIVERS.into_iter().find(|name| {
-        // SAFETY: opening a library runs its initialisers. The name is that of the system's CUDA driver, which the
-        // loader searches in the system's own folders, and which initialises nothing until cuInit is called.
-        unsafe { libloading::Library::new(*name) }.is_ok()
-    })
-}
+//! What the processor of this machine has.
 
 /// The vector instructions of this machine that the CPU path uses, asked for once by the standard library.
 #[derive(Clone, Copy, PartialEq, Debug)]
