@@ -2,26 +2,26 @@
 
 use std::hint::black_box;
 
-use half::f16;
-
-use super::{Case, Pass, normal};
+use super::{Case, Pass, Place};
+use crate::device::Precision;
+use crate::features::FeatureType;
 use crate::ops::gather::Gather;
-use crate::{Ragged, Tensor};
+use crate::shape::Ragged;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![case(16, 2000, 1024)]
+    // The second for a card.
+    vec![case(16, 2000, 1024), case(64, 15_000, 1024)]
 }
 
 fn case(bags: usize, each: usize, l: usize) -> Case {
     let n = bags * each;
-    let setup = move || -> Box<dyn FnMut()> {
-        let x = normal("x", &[n, l], 1.0);
-        let x = Tensor::from_fn(&[n, l], |i| f16::from_f32(x.host()[i]));
+    let setup = move |place: Place| -> Box<dyn FnMut()> {
+        let x = place.features("x", &[n, l], FeatureType::F16);
         // Every bag, in another order.
         let starts: Vec<usize> = (0..bags).map(|b| (b * 7 + 3) % bags * each).collect();
         let bags = Ragged::uniform(bags, each);
         Box::new(move || {
-            black_box(Gather.forward(&x, &starts, &bags).expect("the bags lie within"));
+            black_box(Gather.features(&x, &starts, &bags).expect("the bags lie within"));
         })
     };
     Case {
@@ -31,6 +31,7 @@ fn case(bags: usize, each: usize, l: usize) -> Case {
         pass: Pass::Forward,
         bytes: 4.0 * (n * l) as f64,
         flops: 0.0,
+        precision: Precision::F32,
         setup: Box::new(setup),
     }
 }

@@ -1,6 +1,7 @@
 //! The layers that models are composed of.
 
 use super::{Builder, Init, ParamId, Pass};
+use crate::device::{Device, Mirror};
 use crate::element::Real;
 use crate::error::Result;
 use crate::features::Rows;
@@ -23,7 +24,28 @@ pub struct Dense<T> {
     op: Linear,
     weight: ParamId,
     bias: Option<ParamId>,
-    standard: Option<(Tensor<T>, Tensor<T>)>,
+    standard: Option<Standard<T>>,
+}
+
+/// Mean and deviation of the inputs of a layer, which go to the device of the first pass that asks for them there.
+#[derive(Clone, Debug)]
+struct Standard<T> {
+    host: (Tensor<T>, Tensor<T>),
+    mirrors: (Mirror<T>, Mirror<T>),
+}
+
+impl<T: Real> Standard<T> {
+    fn new(mean: Tensor<T>, deviation: Tensor<T>) -> Standard<T> {
+        let mirror = |x: &Tensor<T>| Mirror::from(x.host().to_vec());
+        Standard { mirrors: (mirror(&mean), mirror(&deviation)), host: (mean, deviation) }
+    }
+
+    fn on(&self, device: Device) -> Result<(Tensor<T>, Tensor<T>)> {
+        match device {
+            Device::Cpu => Ok(self.host.clone()),
+            Device::Cuda(gpu) => Ok((self.mirrors.0.on(gpu)?, self.mirrors.1.on(gpu)?)),
+        }
+    }
 }
 
 impl<T: Real> Dense<T> {
@@ -50,7 +72,7 @@ impl<T: Real> Dense<T> {
 
     /// The same layer over inputs of which `mean` is subtracted and which are divided by `deviation`, both `[I]`.
     pub fn standardized(self, mean: Tensor<T>, deviation: Tensor<T>) -> Dense<T> {
-        Dense { standard: Some((mean, deviation)), ..self }
+        Dense { standard: Some(Standard::new(mean, deviation)), ..self }
     }
 
     /// `[N, I]` to `[N, O]`.
@@ -60,8 +82,9 @@ impl<T: Real> Dense<T> {
     pub fn forward<'x>(&self, pass: &Pass<'_, T>, x: impl Into<Rows<'x, T>>) -> Result<Var<T>> {
         let weight = pass.param(self.weight);
         match (self.bias.map(|b| pass.param(b)), &self.standard) {
-            (Some(bias), Some((mean, deviation))) => {
-                let (weight, bias) = Standardize.forward(pass.tape, weight, bias, mean, deviation)?;
+            (Some(bias), Some(standard)) => {
+                let (mean, deviation) = standard.on(pass.tape.device())?;
+                let (weight, bias) = Standardize.forward(pass.tape, weight, bias, &mean, &deviation)?;
                 self.op.forward(pass.tape, x, &weight, Some(&bias))
             }
             (bias, _) => self.op.forward(pass.tape, x, weight, bias),
