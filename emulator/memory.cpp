@@ -13,7 +13,8 @@
 
 namespace emu {
 namespace {
-constexpr size_t GUARD = 4096, QUARANTINE_BYTES = 32 << 20, QUARANTINE_BLOCKS = 1024;
+constexpr size_t GUARD = 17 * 256;  // so that memory starts on 256 bytes, as it may on a card, and on no more
+constexpr size_t QUARANTINE_BYTES = 32 << 20, QUARANTINE_BLOCKS = 1024;
 std::map<uint64_t, size_t> allocations;  // where it starts, and its bytes
 struct Block { uint64_t p; size_t bytes; };
 std::deque<Block> quarantine;
