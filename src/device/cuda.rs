@@ -28,6 +28,17 @@ pub enum Precision {
     F16,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        })
+    }
+}
+
 /// One CUDA device, by its number, and the precision of the products on it. A small handle: the context behind it lives
 /// as long as the program.
 #[derive(Clone, Copy)]
