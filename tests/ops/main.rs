@@ -5,6 +5,7 @@ mod attention_mil;
 mod cade;
 mod concat;
 mod cox;
+mod device;
 mod dropout;
 mod gather;
 #[path = "../common/golden.rs"]
