@@ -7,6 +7,7 @@ pub mod cade;
 pub mod concat;
 pub mod cox;
 pub mod dropout;
+pub mod gather;
 pub mod grouped_linear;
 mod lanes;
 pub mod layer_norm;
@@ -29,6 +30,7 @@ pub use cade::Cade;
 pub use concat::Concat;
 pub use cox::Cox;
 pub use dropout::{Dropout, DropoutKind};
+pub use gather::Gather;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
@@ -52,6 +54,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         cade::KERNELS,
         concat::KERNELS,
         dropout::KERNELS,
+        gather::KERNELS,
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
