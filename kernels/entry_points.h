@@ -6,6 +6,10 @@
 extern "C" __global__ void add_forward(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ y, unsigned long long n);
 extern "C" __global__ void add_accumulate(const float* __restrict__ x, float* __restrict__ sum, unsigned long long n);
 
+// attention_mil_sm90.cu
+extern "C" __global__ void attention_mil_sm90_pack(const float* __restrict__ v, const float* __restrict__ u, __nv_bfloat16* __restrict__ inner, unsigned int l, unsigned int d, unsigned int chunks);
+extern "C" __global__ void attention_mil_sm90_forward(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ inner, const float* __restrict__ v_bias, const float* __restrict__ u_bias, const float* __restrict__ w, const float* __restrict__ w_bias, const unsigned int* __restrict__ start, float* __restrict__ scores, __nv_bfloat16* __restrict__ gates, float* __restrict__ segment_max, float* __restrict__ segment_sum, float* __restrict__ pooled, unsigned int n, unsigned int segments, unsigned int l, unsigned int d, unsigned int chunks, unsigned int gate_stride);
+
 // attention_mil.cu
 extern "C" __global__ void attention_mil_score_f32(const float* __restrict__ x, const float* __restrict__ v, const float* __restrict__ v_bias, const float* __restrict__ u, const float* __restrict__ u_bias, const float* __restrict__ w, float* __restrict__ part, float* __restrict__ gates, unsigned int n, unsigned int first, unsigned int rows, unsigned int l, unsigned int d, unsigned int width, unsigned int tiles, unsigned int heads, unsigned int grade);
 extern "C" __global__ void attention_mil_score_f16(const __half* __restrict__ x, const float* __restrict__ v, const float* __restrict__ v_bias, const float* __restrict__ u, const float* __restrict__ u_bias, const float* __restrict__ w, float* __restrict__ part, float* __restrict__ gates, unsigned int n, unsigned int first, unsigned int rows, unsigned int l, unsigned int d, unsigned int width, unsigned int tiles, unsigned int heads, unsigned int grade);
