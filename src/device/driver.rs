@@ -11,7 +11,7 @@ const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
 const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
 /// What onkos calls. Libraries that only pretend to be the driver (stubs in containers) lack some of them.
-const SYMBOLS: [&str; 25] = [
+const SYMBOLS: [&str; 29] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -21,6 +21,7 @@ const SYMBOLS: [&str; 25] = [
     "cuDevicePrimaryCtxRetain",
     "cuDeviceTotalMem_v2",
     "cuEventCreate",
+    "cuEventDestroy_v2",
     "cuEventElapsedTime_v2",
     "cuEventRecord",
     "cuEventSynchronize",
@@ -28,14 +29,17 @@ const SYMBOLS: [&str; 25] = [
     "cuLaunchKernel",
     "cuMemAllocAsync",
     "cuMemFreeAsync",
+    "cuMemFreeHost",
     "cuMemGetInfo_v2",
     "cuMemHostAlloc",
+    "cuMemPoolGetAttribute",
     "cuMemPoolSetAttribute",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",
     "cuModuleGetFunction",
     "cuModuleLoadData",
+    "cuStreamCreate",
     "cuStreamWaitEvent",
 ];
 

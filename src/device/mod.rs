@@ -9,16 +9,22 @@ mod mirror;
 mod module;
 mod nvrtc;
 mod probe;
+#[cfg(test)]
+mod tests;
+mod upload;
 
 pub(crate) use cuda::Memory;
-pub use cuda::{Gpu, Precision};
+pub use cuda::{Gpu, Precision, Usage};
 pub use found::{Found, Kernels, find, kernels_of_this_build};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
 pub use probe::{memory_bytes, peak_memory_bytes, simd_level, threads};
+pub(crate) use upload::{Arriving, Moment, Uploader};
 
+use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// A device, as a value: the element type of a tensor is a type, its device is not.
 ///
@@ -77,6 +83,14 @@ impl Device {
         match self {
             Device::Cpu => Device::Cpu,
             Device::Cuda(gpu) => Device::Cuda(gpu.with_precision(precision)),
+        }
+    }
+
+    /// A tensor of zeros there.
+    pub(crate) fn zeros<T: Element>(self, shape: &[usize]) -> Result<Tensor<T>> {
+        match self {
+            Device::Cpu => Ok(Tensor::zeros(shape)),
+            Device::Cuda(gpu) => gpu.zeros(shape),
         }
     }
 

@@ -165,6 +165,7 @@ impl Search<'_> {
             None if image.is_some() => failed("embedded machine code", "switched off by ONKOS_EMBEDDED".into()),
             None => failed("embedded machine code", "none: this program was built without nvcc".into()),
         }
+        let mut asked = Vec::new();
         for (what, compiler) in compilers {
             let compiler = match compiler {
                 Ok(compiler) => compiler,
@@ -173,6 +174,11 @@ impl Search<'_> {
                     continue;
                 }
             };
+            // One library has several names; asking it again would give the same.
+            if asked.contains(&compiler.version()) {
+                continue;
+            }
+            asked.push(compiler.version());
             for architecture in self.architectures() {
                 match self.compiled(compiler, &architecture).and_then(|code| load(&code)) {
                     Ok(module) => {

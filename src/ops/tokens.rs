@@ -25,6 +25,11 @@ impl BagDraws {
         BagDraws { draws, patients: patients.into().into() }
     }
 
+    /// The same patients, for another purpose: they are copied to a device once for all of a pass.
+    pub fn of_purpose(&self, draws: Draws) -> BagDraws {
+        BagDraws { draws, patients: self.patients.clone() }
+    }
+
     /// The same patients, for a part of the purpose: see [`Draws::part`].
     pub fn part(&self, name: &str) -> BagDraws {
         BagDraws { draws: self.draws.part(name), patients: self.patients.clone() }

@@ -68,7 +68,7 @@ impl Machine {
         let informed = [variables, &[("ONKOS_LOG", "info")]].concat();
         let auto = self.run("check south.toml --device auto", &informed).succeeded();
         assert_eq!(auto.err.matches("calculating on the CPU").count(), 1, "{}", auto.err);
-        for word in words.iter().filter(|word| !word.starts_with("--") && !word.starts_with("cuda:")) {
+        for word in words.iter().filter(|word| !word.contains("--") && !word.contains("cuda:")) {
             assert!(sentences.contains(word) || auto.err.contains(word), "no {word:?} in {sentences}\n{}", auto.err);
         }
     }
@@ -140,7 +140,7 @@ fn kernels_are_compiled_at_first_use_and_kept() {
     let (device, sentences) = machine.doctor(&[SOURCES]);
     assert_eq!(device["usable"], true, "{sentences}");
     assert!(sentences.contains("compiled for sm_90a by NVRTC 13.0"), "{sentences}");
-    assert!(sentences.contains("not used: embedded machine code: "), "{sentences}");
+    assert!(sentences.contains("files: embedded machine code: "), "{sentences}");
     let cached = || -> Vec<PathBuf> {
         let entries = std::fs::read_dir(machine.study.path("cache")).unwrap();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -177,6 +177,6 @@ fn a_compiler_that_fails_or_is_missing_is_told() {
     let Some(machine) = Machine::new() else { return };
     let words = ["cuda:0", "switched off by ONKOS_EMBEDDED", "EMU_NVRTC asks for this failure"];
     machine.is_unusable(&[SOURCES, ("EMU_NVRTC", "fails")], &words);
-    let words = ["cuda:0", "NVRTC nowhere/libnvrtc.so", "cannot open"];
+    let words = ["cuda:0", "NVRTC nowhere/libnvrtc.so", "o such file"];
     machine.is_unusable(&[SOURCES, ("ONKOS_NVRTC", "nowhere/libnvrtc.so")], &words);
 }
