@@ -11,7 +11,7 @@ const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
 const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
 /// What onkos calls. Libraries that only pretend to be the driver (stubs in containers) lack some of them.
-const SYMBOLS: [&str; 25] = [
+const SYMBOLS: [&str; 26] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -31,6 +31,7 @@ const SYMBOLS: [&str; 25] = [
     "cuMemGetInfo_v2",
     "cuMemHostAlloc",
     "cuMemPoolSetAttribute",
+    "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",

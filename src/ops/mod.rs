@@ -42,7 +42,9 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, layer_norm::KERNELS].into_iter().flatten()
+    [add::KERNELS, cox::KERNELS, layer_norm::KERNELS, nll_survival::KERNELS, crate::optim::KERNELS]
+        .into_iter()
+        .flatten()
 }
 
 /// The error of an op that has no kernel.
