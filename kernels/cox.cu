@@ -264,7 +264,9 @@ struct Work {
             if (!at.last) lived = Run<1>{{hazard[g + 1]}, hazard_exponents[g + 1], 0} + lived;
             died = weight ? weight[p] : 1.;
         }
-        return terms[p] * lived.sum[0] * shifted(exponents[p] + lived.exponent) - died;
+        const double slope = terms[p] * lived.sum[0] * shifted(exponents[p] + lived.exponent) - died;
+        // Below the rounding of what was subtracted: who died alone is owed nothing at all.
+        return fabs(slope) <= died * 0x1p-50 ? 0. : slope;
     }
 
     // What tiles came to, in the order of a scan.

@@ -39,7 +39,7 @@ struct Four {
         } else {
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                if (i < left) r.v[i] = p[i];
+                if ((size_t)i < left) r.v[i] = p[i];
         }
         return r;
     }
@@ -49,7 +49,7 @@ struct Four {
         } else {
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                if (i < left) p[i] = v[i];
+                if ((size_t)i < left) p[i] = v[i];
         }
     }
 };
