@@ -192,7 +192,7 @@ pub fn train(
             record.loss += result.loss * result.weight;
             weight += result.weight;
             let limit = if t.clip_norm > 0.0 { t.clip_norm } else { f64::INFINITY };
-            let norm = clip_global_norm(&mut result.grads, limit);
+            let norm = clip_global_norm(&mut result.grads, limit)?;
             if !norm.is_finite() {
                 return Err(Error::Diverged { what: "the gradient" });
             }
