@@ -53,15 +53,18 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         cade::DRAWS_KERNELS,
         cade::KERNELS,
         concat::KERNELS,
+        cox::KERNELS,
         dropout::KERNELS,
         gather::KERNELS,
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
+        nll_survival::KERNELS,
         sdir::KERNELS,
         segment_mean::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,
+        crate::optim::KERNELS,
     ];
     files.into_iter().chain(matmul_cuda::KERNELS).flatten()
 }
