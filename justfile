@@ -12,6 +12,18 @@ check:
 test *args:
     cargo test {{ args }}
 
+# The suites on the emulated driver, or a part of them: `just emulated --test ops sdir`
+emulated *args:
+    emulator/run cargo test {{ args }}
+
+# Builds what a machine with a card and without Rust needs, into target/gpu
+gpu-pack:
+    benches/gpu/pack
+
+# Everything that only a card can show: suites, sanitizer, benchmark, PyTorch on the same shapes
+gpu *args:
+    benches/gpu/run {{ args }}
+
 # The documentation, where a broken link is an error
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
@@ -19,6 +31,10 @@ docs:
 # The benchmarks, or a part of them
 bench *args:
     cargo bench {{ args }}
+
+# What nvcc and NVRTC make of the kernels: registers, spills, instructions
+kernels:
+    .ci/kernels
 
 # All that has to pass before a merge
 ci:

@@ -1,6 +1,7 @@
 // Checks the emulated driver through the driver's own interface, as a program finds it: emulator/selftest runs this.
 // `selftest vocabulary` and `selftest launch` run on a card as well.
 #include <dlfcn.h>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -106,6 +107,9 @@ static void guards() {
     OK("cuMemFree_v2", gone);
     EXPECT(launch("selftest_set", 1, 32, 0, gone, 1.f, 2ull), 719);
     EXPECT(call("cuMemFree_v2", gone), 1);
+    // What lies behind one array, written behind another.
+    Ptr other = device(16);
+    EXPECT(launch("selftest_move", 1, 32, 0, p + 16, other + 16), 719);
     EXPECT(launch("selftest_stuck", 1, 64, 0, p), 719);
     uint32_t host[5] = {};
     EXPECT(call("cuMemcpyHtoD_v2", p, (const void*)host, sizeof host), 1);
@@ -161,9 +165,11 @@ static void streams() {
     EXPECT(launch_on(work, move, 1, 32, 0, brief, to), 0);
     OK("cuMemFreeAsync", brief, work);
     EXPECT(moved(), 1);
-    EXPECT(launch_on(work, move, 1, 32, 0, brief, to), 0);
-    OK("cuStreamSynchronize", work);
-    EXPECT(read<uint32_t>(to), ~0u);
+    const char* variant = std::getenv("EMU_VARIANT");
+    if (!variant || std::strcmp(variant, "sanitized") != 0) {  // there the read itself ends the program
+        EXPECT(launch_on(work, move, 1, 32, 0, brief, to), 0);
+        EXPECT(std::isnan(moved()), 1);
+    }
     // Pinned memory that was given back too early.
     *pinned = 6;
     OK("cuMemcpyHtoDAsync_v2", from, (const void*)pinned, size_t(4), copy);

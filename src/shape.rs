@@ -21,11 +21,18 @@ struct Inner {
     offsets: Box<[usize]>,
     /// The same as kernels read them.
     device: OnceLock<Mirror<u32>>,
+    /// Where each segment starts, and the first segment of each bag.
+    segments: OnceLock<(Mirror<u32>, Mirror<u32>)>,
 }
+
+/// The rows of a bag that a kernel pools at a time, in a block of its own.
+pub(crate) const SEGMENT: usize = 512;
 
 impl From<Vec<usize>> for Ragged {
     fn from(offsets: Vec<usize>) -> Ragged {
-        Ragged { inner: Arc::new(Inner { offsets: offsets.into(), device: OnceLock::new() }) }
+        Ragged {
+            inner: Arc::new(Inner { offsets: offsets.into(), device: OnceLock::new(), segments: OnceLock::new() }),
+        }
     }
 }
 
@@ -114,6 +121,26 @@ impl Ragged {
         assert!(u32::try_from(self.rows()).is_ok(), "more than 2^32 - 1 rows in one batch");
         self.inner.device.get_or_init(narrow).on(gpu)
     }
+
+    /// The bags cut into segments of at most [`SEGMENT`] rows, from the first row of each bag on: where each segment
+    /// starts (and the last ends), and the first segment of each bag (and how many there are). Copied to a device once.
+    pub(crate) fn segments(&self, gpu: Gpu) -> Result<(Tensor<u32>, Tensor<u32>)> {
+        let (starts, of_bag) = self.inner.segments.get_or_init(|| {
+            let (starts, of_bag) = self.cut(SEGMENT);
+            (starts.into(), of_bag.into())
+        });
+        Ok((starts.on(gpu)?, of_bag.on(gpu)?))
+    }
+
+    fn cut(&self, rows: usize) -> (Vec<u32>, Vec<u32>) {
+        let (mut starts, mut of_bag) = (Vec::new(), vec![0]);
+        for bag in self.iter() {
+            starts.extend(bag.step_by(rows).map(|row| row as u32));
+            of_bag.push(starts.len() as u32);
+        }
+        starts.push(self.rows() as u32);
+        (starts, of_bag)
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +153,14 @@ mod tests {
         assert!(matches!(Ragged::new(vec![1, 2]), Err(Error::Offsets { index: 0, value: 1, .. })));
         assert!(matches!(Ragged::new(vec![0, 3, 2]), Err(Error::Offsets { index: 2, value: 2, at_least: 3 })));
         assert_eq!(Ragged::new(vec![0, 3, 3, 5]).unwrap(), Ragged::from_lengths([3, 0, 2]));
+    }
+
+    #[test]
+    fn segments_are_cut_at_the_ends_of_bags_only() {
+        let (starts, of_bag) = Ragged::from_lengths([0, 5, 4, 0, 1]).cut(4);
+        assert_eq!(starts, [0, 4, 5, 9, 10]);
+        assert_eq!(of_bag, [0, 0, 2, 3, 3, 4]);
+        assert_eq!(Ragged::from_lengths([]).cut(4), (vec![0], vec![0]));
     }
 
     #[test]

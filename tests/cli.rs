@@ -23,3 +23,6 @@ mod kills;
 
 #[path = "cli/threads.rs"]
 mod threads;
+
+#[path = "cli/device.rs"]
+mod device;

@@ -126,6 +126,82 @@ fn every_op_has_a_path_on_the_cpu() {
     assert_none("ops without a cpu.rs", ops().into_iter().filter(lacks).collect());
 }
 
+/// Ops whose kernels are not there yet; an op that is new goes here, and leaves with its kernels.
+const NOT_YET: [&str; 8] =
+    ["attention_mil", "cade", "cox", "grouped_linear", "linear", "nll_survival", "sdir", "standardize"];
+
+/// What an op lacks on a CUDA device, if anything.
+fn fault_of_kernels(op: &str, declared: &str, mutations: &str) -> Option<String> {
+    let (launch, kernels) = (format!("src/ops/{op}/cuda.rs"), format!("kernels/{op}.cu"));
+    if let Some(path) = [&launch, &kernels].into_iter().find(|path| !root().join(path).is_file()) {
+        return Some(format!("{path} is missing"));
+    }
+    if !declared.lines().any(|line| line == format!("// {op}.cu")) {
+        return Some(format!("the list of src/ops/mod.rs lacks {op}::KERNELS"));
+    }
+    let folder = format!("src/ops/{op}/");
+    let arms = files().into_iter().filter(|path| path.starts_with(&folder) && extension(path) == "rs");
+    if let Some(path) = arms.into_iter().find(|path| read(path).contains("missing(")) {
+        return Some(format!("{path} has an arm without a kernel"));
+    }
+    let broken = mutations.lines().filter(|line| breaks(line, op)).count();
+    (broken < 3).then(|| format!("emulator/mutations has {broken} of at least 3 lines that {op}:: must notice"))
+}
+
+/// Whether a line of mutations, `files @ tests @ sed expression`, is for the suite of an op.
+fn breaks(line: &str, op: &str) -> bool {
+    let mut parts = line.split('@');
+    let named = |tests: &str| tests.split_whitespace().any(|test| test.split("::").next() == Some(op));
+    !line.starts_with('#') && parts.nth(1).is_some_and(named)
+}
+
+#[test]
+fn every_op_has_kernels_that_are_declared_and_broken_on_purpose() {
+    let (declared, mutations) = (onkos::device::entry_points(), read("emulator/mutations"));
+    let waits = |op: &String| NOT_YET.contains(&op.as_str());
+    let fault = |op: String| Some(format!("{op}: {}", fault_of_kernels(&op, &declared, &mutations)?));
+    assert_none("ops without kernels", ops().into_iter().filter(|op| !waits(op)).filter_map(fault).collect());
+    // The list is for ops that there are.
+    assert_none("not ops", NOT_YET.iter().filter(|op| !ops().contains(**op)).map(ToString::to_string).collect());
+}
+
+#[test]
+fn a_mutation_is_counted_for_the_suites_it_names() {
+    assert!(breaks("add.cu @ add:: @ s/a/b/", "add") && breaks("block.cuh add.cu @ cox::x add:: @ /a/d", "add"));
+    assert!(!breaks("# add.cu @ add:: @ s/a/b/", "add") && !breaks("add.cu @ adder:: @ s/add/b/", "add"));
+}
+
+/// What is wrong with the first three lines of a kernel file, if anything: what, the page, the parallel decomposition.
+fn fault_of_header(path: &str, source: &str) -> Option<String> {
+    let lines: Vec<&str> = source.lines().take(3).collect();
+    if lines.len() < 3 || lines.iter().any(|line| !line.starts_with("// ") || line.trim().len() < 12) {
+        return Some(format!("{path} does not begin with three lines of comment"));
+    }
+    let page = lines[1].strip_prefix("// Page: ").map(|page| page.trim_end_matches('.'));
+    match page {
+        Some(page) if root().join(page).is_file() => {}
+        _ => return Some(format!("{path}: its second line must name its page, as in `// Page: src/ops/x/mod.rs.`")),
+    }
+    let stem = path.trim_start_matches("kernels/").trim_end_matches(".cu");
+    let own = format!("src/ops/{stem}/mod.rs");
+    (path.ends_with(".cu") && root().join(&own).is_file() && page != Some(&own))
+        .then(|| format!("{path}: its page is {own}"))
+}
+
+#[test]
+fn every_kernel_file_says_what_it_is_where_its_page_is_and_who_does_what() {
+    let kernel = |path: &String| path.starts_with("kernels/") && extension(path) == "cu" && !path.contains("_test");
+    let kernels = files().into_iter().filter(kernel);
+    assert_none("headers of kernels", kernels.filter_map(|path| fault_of_header(&path, &read(&path))).collect());
+    let page = |page: &str| format!("// What it calculates.\n// Page: {page}\n// One thread an element.\n");
+    let fault = |path: &str, text: &str| fault_of_header(path, text);
+    assert_eq!(fault("kernels/add.cu", &page("src/ops/add/mod.rs.")), None);
+    for wrong in ["src/ops/cox/mod.rs", "src/ops/none/mod.rs", ""] {
+        assert!(fault("kernels/add.cu", &page(wrong)).is_some(), "{wrong}");
+    }
+    assert!(fault("kernels/add.cu", "#include \"block.cuh\"\n\n\n").is_some());
+}
+
 #[test]
 fn every_op_has_a_suite_that_runs() {
     let registered = read("tests/ops/main.rs");

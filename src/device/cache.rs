@@ -4,7 +4,7 @@
 //! goes wrong with it is more than a warning.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
@@ -42,7 +42,7 @@ impl Cache {
     }
 
     #[cfg(test)]
-    pub(super) fn in_folder(folder: &Path) -> Cache {
+    pub(super) fn in_folder(folder: &std::path::Path) -> Cache {
         Cache { folder: Some(folder.into()) }
     }
 
@@ -117,6 +117,8 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -218,6 +218,23 @@ impl Gpu {
         Ok(function)
     }
 
+    /// Loads every kernel that an op declares and gives their number, so that one that is missing is found before it is
+    /// needed. Those for another card than this are left out.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] names the first that cannot be loaded.
+    pub fn load_all(self) -> Result<usize> {
+        let here: Vec<&str> = module::files(self.card.capability).collect();
+        let mut loaded = 0;
+        for kernel in crate::ops::kernels().filter(|kernel| here.contains(&kernel.module)) {
+            for (suffix, _) in kernel.variants {
+                self.function(kernel.module, kernel.name, suffix)?;
+                loaded += 1;
+            }
+        }
+        Ok(loaded)
+    }
+
     /// An error of the driver as one of ours.
     pub(crate) fn failed(self, doing: &str, error: DriverError) -> Error {
         Error::Cuda { device: self.to_string(), doing: doing.into(), why: said(error) }

@@ -1,13 +1,13 @@
 //! What this machine has and how it would be used, in sentences, for `onkos doctor`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::cache::Cache;
 use super::cuda::Gpu;
 use super::driver::{Driver, driver};
-use super::module::{self, EMBEDDED};
+use super::module::{self, Attempt, EMBEDDED};
 use super::simd_level;
 
 /// A device that was looked for.
@@ -77,17 +77,24 @@ fn card(ordinal: usize, driver: Driver) -> Found {
         Ok((free, total)) => format!("{:.1} of {:.1} GiB of memory are free", gib(free), gib(total)),
         Err(why) => why.to_string(),
     });
-    let (mut origins, mut failures, mut missing) = (BTreeMap::<_, usize>::new(), BTreeSet::new(), Vec::new());
+    let (mut origins, mut failures, mut missing) =
+        (BTreeMap::<_, usize>::new(), Vec::<(Attempt, usize)>::new(), Vec::new());
     for file in module::files(gpu.capability()) {
         let (found, attempts) = module::search(gpu.context(), gpu.capability(), file);
-        failures.extend(attempts);
+        // A step that fails for all files is told once, with the first reason.
+        for attempt in attempts {
+            match failures.iter_mut().find(|(known, _)| known.what == attempt.what) {
+                Some((_, files)) => *files += 1,
+                None => failures.push((attempt, 1)),
+            }
+        }
         match found {
             Some((_, origin)) => *origins.entry(origin).or_default() += 1,
             None => missing.push(file),
         }
     }
     reasons.extend(origins.into_iter().map(|(origin, count)| format!("kernels of {count} files: {origin}")));
-    reasons.extend(failures.into_iter().map(|attempt| format!("not used: {attempt}")));
+    reasons.extend(failures.into_iter().map(|(attempt, files)| format!("not used for {files} files: {attempt}")));
     if !missing.is_empty() {
         reasons.push(format!("there is no way to load the kernels of {}", missing.join(", ")));
     }

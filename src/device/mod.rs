@@ -10,6 +10,8 @@ mod module;
 mod nvrtc;
 mod probe;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use cuda::Memory;
 pub use cuda::{Gpu, Precision};
@@ -20,7 +22,9 @@ pub(crate) use probe::Level;
 pub use probe::{memory_bytes, peak_memory_bytes, simd_level, threads};
 pub(crate) use table::{Table, Words};
 
+use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// A device, as a value: the element type of a tensor is a type, its device is not.
 ///
@@ -79,6 +83,14 @@ impl Device {
         match self {
             Device::Cpu => Device::Cpu,
             Device::Cuda(gpu) => Device::Cuda(gpu.with_precision(precision)),
+        }
+    }
+
+    /// A tensor of zeros there.
+    pub(crate) fn zeros<T: Element>(self, shape: &[usize]) -> Result<Tensor<T>> {
+        match self {
+            Device::Cpu => Ok(Tensor::zeros(shape)),
+            Device::Cuda(gpu) => gpu.zeros(shape),
         }
     }
 

@@ -214,8 +214,12 @@ impl Nvrtc {
             Ok(()) => self.fetch(program, size, get),
             Err(why) => {
                 let log = self.fetch(program, self.log.0, self.log.1).unwrap_or_default();
-                let log = String::from_utf8_lossy(&log).trim_end_matches('\0').trim().to_string();
-                Err(if log.is_empty() { why } else { format!("{why}: {log}") })
+                let log = String::from_utf8_lossy(&log);
+                let log = log.trim_end_matches('\0').trim();
+                tracing::debug!("NVRTC on {file}: {log}");
+                // The first error is the sentence; the others often follow from it.
+                let first = log.lines().find(|line| line.contains("error")).or_else(|| log.lines().next());
+                Err(first.map_or(why, str::to_string))
             }
         };
         // SAFETY: the program was created above, and nobody uses it any more.

@@ -206,9 +206,11 @@ impl<T: Real> Fusion<T> {
 
     pub(super) fn forward(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Output<T>> {
         let c = &self.config;
-        let draws = |purpose: &str| pass.draws(purpose).map(|d| BagDraws::new(d, batch.patients.as_slice()));
-        let genes = self.gene_tokens(pass, batch)?;
-        let patches = self.patch_tokens(pass, batch)?;
+        // The patients of all draws of the pass are the same.
+        let patients = pass.draws("").map(|d| BagDraws::new(d, batch.patients.as_slice()));
+        let draws = |purpose: &str| pass.draws(purpose).zip(patients.as_ref()).map(|(d, p)| p.of_purpose(d));
+        let genes = self.gene_tokens(pass, batch, patients.as_ref())?;
+        let patches = self.patch_tokens(pass, batch, &draws)?;
         let (genes, patches) = self.rebalance(pass, genes, patches, &draws)?;
         let (genes, patches) = match (genes, patches, &c.cade) {
             (Some(g), Some(p), Some(cade)) => {
@@ -238,19 +240,28 @@ impl<T: Real> Fusion<T> {
         Ok(Output { prediction: self.risk.forward(pass, &x)?, attention })
     }
 
-    fn gene_tokens(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Option<Tokens<T>>> {
+    fn gene_tokens(
+        &self,
+        pass: &Pass<'_, T>,
+        batch: &Batch<T>,
+        patients: Option<&BagDraws>,
+    ) -> Result<Option<Tokens<T>>> {
         let (Some((nets, _)), Some(genes)) = (&self.genes, &batch.genes) else { return Ok(None) };
         let bags = Ragged::from_lengths(genes.rows.iter().map(|rows| rows.len() * nets.tokens()));
-        let rows = nets.forward(pass, &Var::constant(genes.values.clone()), &bags, &batch.patients)?;
+        let rows = nets.forward(pass, &Var::constant(genes.values.clone()), &bags, patients)?;
         Ok(Some(Tokens { rows, bags }))
     }
 
-    fn patch_tokens(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Option<Tokens<T>>> {
+    fn patch_tokens(
+        &self,
+        pass: &Pass<'_, T>,
+        batch: &Batch<T>,
+        draws: &impl Fn(&str) -> Option<BagDraws>,
+    ) -> Result<Option<Tokens<T>>> {
         let (Some((project, _)), Some(patches)) = (&self.patches, &batch.patches) else { return Ok(None) };
         let rows = project.forward(pass, &patches.features)?;
         let dropout = Dropout { p: self.config.patch_dropout, kind: DropoutKind::Plain };
-        let draws = pass.draws("patches.dropout").map(|d| BagDraws::new(d, batch.patients.as_slice()));
-        let rows = dropout.forward(pass.tape, &rows, &patches.bags, draws.as_ref())?;
+        let rows = dropout.forward(pass.tape, &rows, &patches.bags, draws("patches.dropout").as_ref())?;
         Ok(Some(Tokens { rows, bags: patches.bags.clone() }))
     }
 
@@ -272,7 +283,7 @@ impl<T: Real> Fusion<T> {
                         Some(mask.strong_scale(strong.rows.value(), &strong.bags, strong_draws.as_ref())?)
                     }
                     // Without a strong modality there is nothing to be weak against: a scale of 0 has no gain.
-                    (None, true) => Some(Tensor::zeros(&[tokens.bags.bags()])),
+                    (None, true) => Some(pass.tape.device().zeros(&[tokens.bags.bags()])?),
                     (_, false) => None,
                 };
                 if entangled && !sdir.gain.is_active() {
@@ -327,13 +338,13 @@ impl<T: Real> Fusion<T> {
     ) -> Result<Option<Tensor<T>>> {
         let width = self.config.heads * self.config.width;
         let Some(tokens) = tokens else {
-            parts.push(Var::constant(Tensor::zeros(&[patients, width + 1])));
+            parts.push(Var::constant(pass.tape.device().zeros(&[patients, width + 1])?));
             return Ok(None);
         };
         let (pooled, attention) = pool.forward(pass, &tokens.rows, &tokens.bags)?;
         let has = |b: usize| if tokens.bags.bag(b).is_empty() { T::zero() } else { T::one() };
         parts.push(pass.tape.reshape(&pooled, &[patients, width])?);
-        parts.push(Var::constant(Tensor::from_fn(&[patients, 1], has)));
+        parts.push(Var::constant(Tensor::from_fn(&[patients, 1], has).to(pass.tape.device())?));
         Ok(Some(attention.value().clone()))
     }
 }

@@ -1,6 +1,9 @@
 //! The layers that models are composed of.
 
+use std::sync::{Arc, OnceLock};
+
 use super::{Builder, Init, ParamId, Pass};
+use crate::device::Device;
 use crate::element::Real;
 use crate::error::Result;
 use crate::features::Rows;
@@ -23,7 +26,32 @@ pub struct Dense<T> {
     op: Linear,
     weight: ParamId,
     bias: Option<ParamId>,
-    standard: Option<(Tensor<T>, Tensor<T>)>,
+    standard: Option<(Constant<T>, Constant<T>)>,
+}
+
+/// A tensor that does not change: on a device there is a copy, made when a pass first asks for it.
+#[derive(Clone, Debug)]
+struct Constant<T> {
+    value: Tensor<T>,
+    copy: Arc<OnceLock<Tensor<T>>>,
+}
+
+impl<T: Real> Constant<T> {
+    fn new(value: Tensor<T>) -> Constant<T> {
+        Constant { value, copy: Arc::default() }
+    }
+
+    fn on(&self, device: Device) -> Result<Tensor<T>> {
+        for known in [Some(&self.value), self.copy.get()].into_iter().flatten() {
+            if known.device() == device {
+                return Ok(known.clone());
+            }
+        }
+        let copy = self.value.to(device)?;
+        // The first device keeps its copy; a second one is served, and forgotten.
+        let _ = self.copy.set(copy.clone());
+        Ok(copy)
+    }
 }
 
 impl<T: Real> Dense<T> {
@@ -50,7 +78,7 @@ impl<T: Real> Dense<T> {
 
     /// The same layer over inputs of which `mean` is subtracted and which are divided by `deviation`, both `[I]`.
     pub fn standardized(self, mean: Tensor<T>, deviation: Tensor<T>) -> Dense<T> {
-        Dense { standard: Some((mean, deviation)), ..self }
+        Dense { standard: Some((Constant::new(mean), Constant::new(deviation))), ..self }
     }
 
     /// `[N, I]` to `[N, O]`.
@@ -61,7 +89,8 @@ impl<T: Real> Dense<T> {
         let weight = pass.param(self.weight);
         match (self.bias.map(|b| pass.param(b)), &self.standard) {
             (Some(bias), Some((mean, deviation))) => {
-                let (weight, bias) = Standardize.forward(pass.tape, weight, bias, mean, deviation)?;
+                let (mean, deviation) = (mean.on(pass.tape.device())?, deviation.on(pass.tape.device())?);
+                let (weight, bias) = Standardize.forward(pass.tape, weight, bias, &mean, &deviation)?;
                 self.op.forward(pass.tape, x, &weight, Some(&bias))
             }
             (bias, _) => self.op.forward(pass.tape, x, weight, bias),
@@ -73,6 +102,8 @@ impl<T: Real> Dense<T> {
 #[derive(Clone, Debug)]
 pub struct GeneNets {
     widths: Ragged,
+    /// The hidden values of each net, as a bag.
+    between: Ragged,
     hidden: usize,
     width: usize,
     first: (ParamId, ParamId),
@@ -97,7 +128,8 @@ impl GeneNets {
         let first = layer(b, "first", genes, hidden, typical);
         let second = layer(b, "second", nets * hidden, width, hidden);
         let dropout = Dropout { p: dropout, kind: DropoutKind::Alpha };
-        GeneNets { widths, hidden, width, first, second, noise: b.path().into(), dropout }
+        let between = Ragged::uniform(nets, hidden);
+        GeneNets { widths, between, hidden, width, first, second, noise: b.path().into(), dropout }
     }
 
     /// The number of tokens of a patient: one a signature, `S`.
@@ -105,14 +137,21 @@ impl GeneNets {
         self.widths.bags()
     }
 
-    /// `[P, genes]` to `[P S, width]`; `bags` are the token rows of each patient of the batch.
+    /// `[P, genes]` to `[P S, width]`; `bags` are the token rows of each patient of the batch, `patients` draws of any
+    /// purpose for them, absent in evaluation.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward<T: Real>(&self, pass: &Pass<'_, T>, x: &Var<T>, bags: &Ragged, patients: &[u32]) -> Result<Var<T>> {
+    pub fn forward<T: Real>(
+        &self,
+        pass: &Pass<'_, T>,
+        x: &Var<T>,
+        bags: &Ragged,
+        patients: Option<&BagDraws>,
+    ) -> Result<Var<T>> {
         let op = GroupedLinear { activation: Activation::Elu };
         let drop = |x: &Var<T>, name: &str| {
-            let draws = pass.draws(&format!("{}{name}", self.noise)).map(|d| BagDraws::new(d, patients));
+            let draws = pass.draws(&format!("{}{name}", self.noise)).zip(patients).map(|(d, p)| p.of_purpose(d));
             self.dropout.forward(pass.tape, x, bags, draws.as_ref())
         };
         let layer = |x: &Var<T>, groups: &Ragged, outputs: usize, (w, b): (ParamId, ParamId)| {
@@ -122,8 +161,7 @@ impl GeneNets {
         let x = drop(&x, "first.dropout")?;
         let (nets, rows) = (self.tokens(), x.value().matrix().0);
         let x = pass.tape.reshape(&x, &[rows / nets.max(1), nets * self.hidden])?;
-        let each = Ragged::uniform(nets, self.hidden);
-        let x = layer(&x, &each, self.width, self.second)?;
+        let x = layer(&x, &self.between, self.width, self.second)?;
         drop(&x, "second.dropout")
     }
 }

@@ -13,6 +13,7 @@ pub mod layer_norm;
 pub mod linear;
 mod math;
 pub(crate) mod matmul;
+pub(crate) mod matmul_cuda;
 pub mod nll_survival;
 mod parallel;
 pub mod sdir;
@@ -42,9 +43,58 @@ use crate::device::Signature;
 
 /// Every kernel that an op declares, file by file.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    [add::KERNELS, cox::KERNELS, layer_norm::KERNELS, nll_survival::KERNELS, crate::optim::KERNELS]
-        .into_iter()
-        .flatten()
+    let files = [
+        add::KERNELS,
+        attention_mil::HALF_KERNELS,
+        attention_mil::HOPPER_KERNELS,
+        attention_mil::KERNELS,
+        concat::KERNELS,
+        cox::KERNELS,
+        dropout::KERNELS,
+        grouped_linear::KERNELS,
+        layer_norm::KERNELS,
+        linear::KERNELS,
+        nll_survival::KERNELS,
+        crate::optim::KERNELS,
+        sdir::KERNELS,
+        segment_mean::KERNELS,
+        softmax::KERNELS,
+        standardize::KERNELS,
+    ];
+    files.into_iter().chain(matmul_cuda::KERNELS).flatten()
+}
+
+/// Who handles a row on a CUDA device: it is kept in registers (`kernels/row.cuh`) where it fits into those of a warp.
+#[derive(Clone, Copy, Debug)]
+enum RowPlan {
+    /// So many lanes of a warp, four columns each.
+    Narrow { lanes: u32 },
+    /// A warp, up to 32 columns a lane.
+    Warp,
+    /// A block, which reads the row more than once.
+    Block,
+}
+
+impl RowPlan {
+    fn of(columns: usize) -> RowPlan {
+        match columns {
+            0..=32 => RowPlan::Narrow { lanes: 8 },
+            33..=64 => RowPlan::Narrow { lanes: 16 },
+            65..=128 => RowPlan::Narrow { lanes: 32 },
+            129..=1024 => RowPlan::Warp,
+            _ => RowPlan::Block,
+        }
+    }
+
+    /// The rows that a block of so many threads has at once.
+    fn rows(self, threads: u32) -> usize {
+        let of_a_row = match self {
+            RowPlan::Narrow { lanes } => lanes,
+            RowPlan::Warp => 32,
+            RowPlan::Block => threads,
+        };
+        (threads / of_a_row) as usize
+    }
 }
 
 /// The error of an op that has no kernel.

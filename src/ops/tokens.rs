@@ -25,6 +25,11 @@ impl BagDraws {
         BagDraws { draws, patients: patients.into().into() }
     }
 
+    /// The same patients, for another purpose: they are copied to a device once for all of a pass.
+    pub fn of_purpose(&self, draws: Draws) -> BagDraws {
+        BagDraws { draws, patients: self.patients.clone() }
+    }
+
     /// The same patients, for a part of the purpose: see [`Draws::part`].
     pub fn part(&self, name: &str) -> BagDraws {
         BagDraws { draws: self.draws.part(name), patients: self.patients.clone() }
@@ -98,6 +103,11 @@ impl Coin {
     pub(crate) fn drops(p: f64) -> Coin {
         // unit() is the upper 24 bits over 2^24, and p * 2^24 is exact: comparing integers is the same comparison.
         Coin { threshold: (p * 16_777_216.0).ceil() as u32 }
+    }
+
+    /// Kept are the words whose upper 24 bits are at least this.
+    pub(crate) fn threshold(self) -> u32 {
+        self.threshold
     }
 
     /// Whether the word keeps what it was drawn for.

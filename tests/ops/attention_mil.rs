@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
+use onkos::device::Precision;
 use onkos::ops::{Affine, AttentionMil};
 use onkos::{Device, Error, Features, Ragged, Real, Result, Tape, Tensor, Var};
 use safetensors::SafeTensors;
@@ -83,7 +84,236 @@ fn cases() -> Vec<(Vec<usize>, usize, usize, usize)> {
         (vec![33, 1, 127, 0], 17, 9, 3),
         (vec![1, 2, 1025, 3], 40, 16, 2),
         (vec![300; 7], 33, 32, 1),
+        (vec![2, 33], 130, 7, 1),
+        (vec![127, 40], 384, 64, 3),
+        (vec![600, 5], 64, 130, 1),
     ]
+}
+
+/// The gradients of `inputs` for cotangents of pooled, weights and scores, from the page. `product` is what a factor of
+/// a large product is rounded to, `gate` what tanh, sigmoid are: the identity, but for narrow precisions.
+fn naive_gradients<T: Real>(
+    bags: &Ragged,
+    inputs: &[Tensor<T>],
+    cotangents: &[Tensor<T>],
+    product: impl Fn(T) -> T,
+    gate: impl Fn(T) -> T,
+) -> ([Vec<T>; 3], Vec<Vec<T>>) {
+    let gated = inputs.len() == 7;
+    let [x, v, bv, w, bw] = [0, 1, 2, inputs.len() - 2, inputs.len() - 1].map(|i| inputs[i].host());
+    let (u, bu) = if gated { (inputs[3].host(), inputs[4].host()) } else { (v, bv) };
+    let ((n, l), (d, k), one) = (inputs[0].matrix(), (bv.len(), bw.len()), T::one());
+    let dot = |m: &[T], j: usize, i: usize| (0..l).map(|c| product(m[j * l + c]) * product(x[i * l + c])).sum::<T>();
+    let (mut tanh, mut sigmoid) = (vec![one; n * d], vec![one; n * d]);
+    for at in 0..n * d {
+        tanh[at] = gate((dot(v, at % d, at / d) + bv[at % d]).tanh());
+        if gated {
+            sigmoid[at] = gate(one / (one + (-(dot(u, at % d, at / d) + bu[at % d])).exp()));
+        }
+    }
+    let both = |i: usize, j: usize| tanh[i * d + j] * sigmoid[i * d + j];
+    let score = |at: usize| (0..d).map(|j| w[at % k * d + j] * both(at / k, j)).sum::<T>() + bw[at % k];
+    let scores: Vec<T> = (0..n * k).map(score).collect();
+    let (mut weights, mut d_score) = (vec![T::zero(); n * k], vec![T::zero(); n * k]);
+    let mut pooled = vec![T::zero(); bags.bags() * k * l];
+    let mut grads: Vec<Vec<T>> = inputs.iter().map(|t| vec![T::zero(); t.len()]).collect();
+    for (b, rows) in bags.iter().enumerate() {
+        for head in 0..k {
+            let max = rows.clone().map(|i| scores[i * k + head]).fold(T::neg_infinity(), T::max);
+            let sum: T = rows.clone().map(|i| (scores[i * k + head] - max).exp()).sum();
+            let g = &cotangents[0].host()[(b * k + head) * l..][..l];
+            let mut mean = T::zero();
+            let mut h = vec![T::zero(); rows.len()];
+            for (i, h) in rows.clone().zip(&mut h) {
+                let a = (scores[i * k + head] - max).exp() / sum;
+                weights[i * k + head] = a;
+                *h = (0..l).map(|c| g[c] * x[i * l + c]).sum::<T>() + cotangents[1].host()[i * k + head];
+                mean += a * *h;
+                for c in 0..l {
+                    pooled[(b * k + head) * l + c] += a * x[i * l + c];
+                    grads[0][i * l + c] += a * g[c];
+                }
+            }
+            for (i, h) in rows.clone().zip(h) {
+                d_score[i * k + head] = weights[i * k + head] * (h - mean) + cotangents[2].host()[i * k + head];
+            }
+        }
+    }
+    let last = inputs.len() - 2;
+    for i in 0..n {
+        for j in 0..d {
+            let (t, s) = (tanh[i * d + j], sigmoid[i * d + j]);
+            let mut grad = T::zero();
+            for head in 0..k {
+                grad += d_score[i * k + head] * w[head * d + j];
+                grads[last][head * d + j] += d_score[i * k + head] * t * s;
+            }
+            let arguments = [(1, v, grad * s * (one - t * t)), (3, u, grad * t * s * (one - s))];
+            for (at, m, grad) in arguments.into_iter().take(if gated { 2 } else { 1 }) {
+                grads[at + 1][j] += grad;
+                for c in 0..l {
+                    grads[at][j * l + c] += product(grad) * product(x[i * l + c]);
+                    grads[0][i * l + c] += product(grad) * product(m[j * l + c]);
+                }
+            }
+        }
+        for head in 0..k {
+            grads[last + 1][head] += d_score[i * k + head];
+        }
+    }
+    ([pooled, weights, scores], grads)
+}
+
+const GATED: [&str; 7] = ["x", "v", "v.bias", "u", "u.bias", "w", "w.bias"];
+
+/// The lengths of `cases` that are worth a backward pass on every device, and long ones where they take no time.
+#[test]
+fn gradients_are_as_good_as_plain_arithmetic() {
+    for (lengths, l, d, k) in cases() {
+        let bags = Ragged::from_lengths(lengths.iter().copied());
+        for gated in [true, false] {
+            let single = inputs::<f32>(bags.rows(), l, d, k, gated);
+            let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+            let shapes = [vec![bags.bags(), k, l], vec![bags.rows(), k], vec![bags.rows(), k]];
+            let cot: Vec<Tensor<f32>> = cotangents(&shapes.map(|s| Tensor::<f32>::zeros(&s)));
+            let wide: Vec<Tensor<f64>> = cot.iter().map(cast).collect();
+            let (_, oracle) = naive_gradients(&bags, &double, &wide, |x| x, |x| x);
+            let (_, plain) = naive_gradients(&bags, &single, &cot, |x| x, |x| x);
+            let (_, exact) = gradients(apply(&bags), &double, &wide);
+            let (_, fast) = gradients(apply(&bags), &single, &cot);
+            for i in 0..single.len() {
+                let name = if gated { GATED[i] } else { ["x", "v", "v.bias", "w", "w.bias"][i] };
+                let what = format!("gradient of {name} {lengths:?} L {l} D {d} K {k} gated {gated}");
+                assert_golden(&what, exact[i].host(), &oracle[i], 1e-12);
+                assert_as_good_as_plain(&what, fast[i].host(), &plain[i], &oracle[i]);
+            }
+        }
+    }
+}
+
+/// Values and gradients on a device of some precision.
+fn on(
+    device: Device,
+    x: Option<&Features>,
+    inputs: &[Tensor<f32>],
+    bags: &Ragged,
+    cot: &[Tensor<f32>],
+) -> (Vec<Tensor<f32>>, Vec<Tensor<f32>>) {
+    let tape = Tape::recording(device);
+    let vars: Vec<_> = inputs.iter().map(|x| tape.leaf(placed(x))).collect();
+    let op = op(&vars[1..]);
+    let out = match x {
+        Some(x) => op.forward(&tape, &placed_features::<f32>(x), bags),
+        None => op.forward(&tape, &vars[0], bags),
+    };
+    let out = out.expect("the inputs of the test are valid");
+    let out = [out.pooled, out.weights, out.scores];
+    let roots: Vec<_> = out.iter().zip(cot).map(|(v, c)| (v, placed(c))).collect();
+    let grads = tape.backward(&roots).expect("backward of valid inputs");
+    let grad = |v: &Var<f32>| grads.of(v).map_or_else(|| Tensor::zeros(v.shape()), fetched);
+    (out.iter().map(|v| fetched(v.value())).collect(), vars.iter().map(grad).collect())
+}
+
+/// The device under test in each precision but that of the other tests, and the significant bits of its factors; empty
+/// on the CPU, which has one precision.
+fn narrow() -> Vec<(Device, Precision, i32)> {
+    let Device::Cuda(gpu) = device::<f32>() else {
+        println!("skipped: the CPU calculates in f32 alone");
+        return vec![];
+    };
+    [(Precision::Tf32, 11), (Precision::Bf16, 8), (Precision::F16, 11)]
+        .map(|(p, bits)| (Device::Cuda(gpu.with_precision(p)), p, bits))
+        .to_vec()
+}
+
+/// To nearest with so many significant bits.
+fn rounded(x: f32, bits: i32) -> f32 {
+    let low = 24 - bits;
+    let (half, odd) = (1u32 << (low - 1), x.to_bits() >> low & 1);
+    f32::from_bits((x.to_bits() + half - 1 + odd) & !((1 << low) - 1))
+}
+
+/// Plain arithmetic whose factors are rounded to the type of the precision is wrong by so much, and the device may be
+/// by twice as much. In 16 bits tanh and sigmoid are rounded once more: they are kept in that type, and the device's own
+/// approximations are good to 11 bits.
+#[test]
+fn narrow_precisions_are_as_good_as_plain_arithmetic_with_rounded_factors() {
+    for (device, precision, bits) in narrow() {
+        for (lengths, l, d, k, gated) in
+            [(vec![33, 0, 1, 90], 33, 70, 1, true), (vec![130, 2], 72, 20, 3, true), (vec![50, 31], 64, 33, 2, false)]
+        {
+            let bags = Ragged::from_lengths(lengths.iter().copied());
+            let single = inputs::<f32>(bags.rows(), l, d, k, gated);
+            let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+            let shapes = [vec![bags.bags(), k, l], vec![bags.rows(), k], vec![bags.rows(), k]];
+            let cot: Vec<Tensor<f32>> = cotangents(&shapes.map(|s| Tensor::<f32>::zeros(&s)));
+            let wide: Vec<Tensor<f64>> = cot.iter().map(cast).collect();
+            let (oracle, oracle_grads) = naive_gradients(&bags, &double, &wide, |x| x, |x| x);
+            let product = |x| rounded(x, bits);
+            let gate = |x| if precision == Precision::Tf32 { x } else { rounded(x, bits) };
+            let (plain, plain_grads) = naive_gradients(&bags, &single, &cot, product, gate);
+            let (out, grads) = on(device, None, &single, &bags, &cot);
+            let what = |name: &str| format!("{precision:?} {name} {lengths:?} L {l} D {d} K {k} gated {gated}");
+            for (i, name) in ["pooled", "weights", "scores"].iter().enumerate() {
+                assert_as_good_as_plain(&what(name), out[i].host(), &plain[i], &oracle[i]);
+            }
+            for i in 0..single.len() {
+                assert_as_good_as_plain(&what(&format!("d{i}")), grads[i].host(), &plain_grads[i], &oracle_grads[i]);
+            }
+            assert_eq!(on(device, None, &single, &bags, &cot), (out, grads), "the same bits again");
+        }
+    }
+}
+
+#[test]
+fn a_bag_has_the_same_bits_whatever_else_is_in_the_batch() {
+    let Device::Cuda(gpu) = device::<f32>() else {
+        println!("skipped: on the CPU tiles do not begin with bags, so the last bits may differ");
+        return;
+    };
+    let (lengths, l, d, k) = ([31, 0, 600, 1, 128], 24, 12, 2);
+    let bags = Ragged::from_lengths(lengths);
+    let all = inputs::<f32>(bags.rows(), l, d, k, true);
+    let cot: [Tensor<f32>; 3] =
+        [normal("p", &[5, k, l]), normal("a", &[bags.rows(), k]), normal("s", &[bags.rows(), k])];
+    let slice = |t: &Tensor<f32>, width: usize, rows: std::ops::Range<usize>| {
+        Tensor::new(&[rows.len(), width], t.host()[rows.start * width..rows.end * width].to_vec()).unwrap()
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let device = Device::Cuda(gpu.with_precision(precision));
+        let (out, grads) = on(device, None, &all, &bags, &cot);
+        for (b, rows) in bags.iter().enumerate() {
+            let mut given = all.clone();
+            given[0] = slice(&all[0], l, rows.clone());
+            let cot = [
+                slice(&cot[0], k * l, b..b + 1).reshape(&[1, k, l]).unwrap(),
+                slice(&cot[1], k, rows.clone()),
+                slice(&cot[2], k, rows.clone()),
+            ];
+            let (alone, alone_grads) = on(device, None, &given, &Ragged::from_lengths([rows.len()]), &cot);
+            assert_eq!(alone[0].host(), slice(&out[0], k * l, b..b + 1).host(), "pooled of bag {b}");
+            assert_eq!(alone[1].host(), slice(&out[1], k, rows.clone()).host(), "weights of bag {b}");
+            assert_eq!(alone[2].host(), slice(&out[2], k, rows.clone()).host(), "scores of bag {b}");
+            assert_eq!(alone_grads[0].host(), slice(&grads[0], l, rows.clone()).host(), "gradient of bag {b}");
+        }
+    }
+}
+
+#[test]
+fn a_very_long_bag_beside_bags_of_one() {
+    if emulated() {
+        println!("skipped: too long for the emulated device");
+        return;
+    }
+    let (l, d, k) = (16, 8, 1);
+    let bags = Ragged::from_lengths([1, 1, 100_000, 1]);
+    let single = inputs::<f32>(bags.rows(), l, d, k, true);
+    let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+    let (oracle, plain) = (naive(&bags, &double, true), naive(&bags, &single, true));
+    let out = values(apply(&bags), &single);
+    for (i, name) in ["pooled", "weights", "scores"].iter().enumerate() {
+        assert_as_good_as_plain(name, out[i].host(), &plain[i], &oracle[i]);
+    }
 }
 
 #[test]
@@ -330,6 +560,7 @@ fn stored_features_give_what_their_widened_values_give() {
         (Features::Bf16(brains), wide_brain),
         (Features::F32(x.clone()), x.clone()),
     ] {
+        let (stored, wide) = (placed_features::<f32>(&stored), placed(&wide));
         let from_stored = |tape: &Tape<f32>, v: &[Var<f32>]| {
             let out = op(v).forward(tape, &stored, &bags)?;
             Ok(vec![out.pooled, out.weights, out.scores])
@@ -340,6 +571,30 @@ fn stored_features_give_what_their_widened_values_give() {
         };
         let cot = cotangents(&values(from_wide, rest));
         assert_eq!(gradients(from_stored, rest, &cot), gradients(from_wide, rest, &cot));
+    }
+}
+
+#[test]
+fn stored_features_give_the_bits_of_their_widened_values_in_narrow_precisions_too() {
+    let bags = Ragged::from_lengths([40, 0, 100]);
+    for (device, precision, _) in narrow() {
+        for l in [33, 40] {
+            let mut all = inputs::<f32>(140, l, 12, 1, true);
+            // Few digits, so that every type holds them.
+            all[0] = Tensor::from_fn(&[140, l], |i| rounded(all[0].host()[i], 8));
+            let stored = [
+                Features::F16(Tensor::from_fn(&[140, l], |i| f16::from_f32(all[0].host()[i]))),
+                Features::Bf16(Tensor::from_fn(&[140, l], |i| bf16::from_f32(all[0].host()[i]))),
+                Features::F32(all[0].clone()),
+            ];
+            let cot: [Tensor<f32>; 3] = [normal("p", &[3, 1, l]), normal("a", &[140, 1]), normal("s", &[140, 1])];
+            let (want, want_grads) = on(device, None, &all, &bags, &cot);
+            for x in &stored {
+                let (out, grads) = on(device, Some(x), &all, &bags, &cot);
+                assert_eq!(out, want, "{precision:?} {}", x.dtype());
+                assert_eq!(grads[1..], want_grads[1..], "{precision:?} {}", x.dtype());
+            }
+        }
     }
 }
 

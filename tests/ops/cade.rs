@@ -35,61 +35,116 @@ fn variants() -> Vec<Cade> {
     .to_vec()
 }
 
-/// The formula for one direction, with a full row of weights a receiver and every sum in the type itself.
-fn naive<T: Real>(op: Cade, x: &Tensor<T>, y: &Tensor<T>, mixing: &Mixing) -> Tensor<T> {
+/// Mean and deviation of each row, with sums in the type itself.
+fn plain_statistics<T: Real>(op: Cade, x: &Tensor<T>) -> Vec<[T; 2]> {
     let columns = x.matrix().1;
     let d = T::of(columns as f64);
-    let statistics = |x: &Tensor<T>, row: usize| {
-        let x = &x.host()[row * columns..][..columns];
+    let one = |x: &[T]| {
         let mean = x.iter().copied().sum::<T>() / d;
         let square = x.iter().map(|x| (*x - mean) * (*x - mean)).sum::<T>();
         [mean, (square / (d - T::one()) + T::of(op.eps)).sqrt()]
     };
-    let far = |a: [T; 2], b: [T; 2]| (a[0] - b[0]) * (a[0] - b[0]) + (a[1] - b[1]) * (a[1] - b[1]);
-    let mut out = x.clone();
-    for (bag, rows) in mixing.receivers().iter().enumerate().filter(|(bag, _)| mixing.active()[*bag]) {
-        let donors = mixing.donors().bag(bag);
-        let ys: Vec<[T; 2]> = donors.clone().map(|j| statistics(y, j)).collect();
-        let weight = |j: usize| mixing.weight().map_or(T::one(), |w| T::of(w[donors.start + j]));
-        let h = match op.bandwidth {
-            Bandwidth::None => T::zero(),
-            Bandwidth::Fixed(h) => T::of(h),
-            Bandwidth::Relative(c) => {
-                let alive: Vec<[T; 2]> = (0..ys.len()).filter(|j| weight(*j) > T::zero()).map(|j| ys[j]).collect();
-                let n = T::of(alive.len() as f64);
-                let mean = [0, 1].map(|k| alive.iter().map(|y| y[k]).sum::<T>() / n);
-                let mut squares: Vec<T> = alive.iter().map(|y| far(*y, mean)).collect();
-                squares.sort_by(|a, b| a.partial_cmp(b).unwrap());
-                let middle = [squares[(squares.len() - 1) / 2], squares[squares.len() / 2]];
-                T::of(c) * ((middle[0] + middle[1]) / T::of(2.0)).sqrt()
-            }
-        };
-        for row in rows {
-            let own = statistics(x, row);
-            let donor = ys[mixing.donor()[row] as usize];
-            let kappa = T::of(op.kappa);
-            let anchor = [0, 1].map(|k| (T::one() - kappa) * donor[k] + kappa * own[k]);
-            let given = if h == T::zero() {
-                donor
-            } else {
-                let nearest = (0..ys.len())
-                    .filter(|j| weight(*j) > T::zero())
-                    .map(|j| far(anchor, ys[j]))
-                    .fold(T::infinity(), T::min);
-                let w: Vec<T> = (0..ys.len())
-                    .map(|j| weight(j) * (-(far(anchor, ys[j]) - nearest) / (T::of(2.0) * h * h)).exp())
-                    .collect();
-                let total = w.iter().copied().sum::<T>();
-                [0, 1].map(|k| w.iter().zip(&ys).map(|(w, y)| *w * y[k]).sum::<T>() / total)
-            };
-            let lambda = T::of(mixing.lambda()[row]);
-            let [mean, deviation] = [0, 1].map(|k| lambda * own[k] + (T::one() - lambda) * given[k]);
-            for out in &mut out.host_mut()[row * columns..][..columns] {
-                *out = (*out - own[0]) / own[1] * deviation + mean;
+    x.host().chunks_exact(columns).map(one).collect()
+}
+
+fn far<T: Real>(a: [T; 2], b: [T; 2]) -> T {
+    (a[0] - b[0]) * (a[0] - b[0]) + (a[1] - b[1]) * (a[1] - b[1])
+}
+
+/// The width of the kernel over the donors `ys` with these weights.
+fn plain_width<T: Real>(op: Cade, ys: &[[T; 2]], weight: &[T]) -> T {
+    match op.bandwidth {
+        Bandwidth::None => T::zero(),
+        Bandwidth::Fixed(h) => T::of(h),
+        Bandwidth::Relative(c) => {
+            let alive: Vec<[T; 2]> = (0..ys.len()).filter(|j| weight[*j] > T::zero()).map(|j| ys[j]).collect();
+            let n = T::of(alive.len() as f64);
+            let mean = [0, 1].map(|k| alive.iter().map(|y| y[k]).sum::<T>() / n);
+            let mut squares: Vec<T> = alive.iter().map(|y| far(*y, mean)).collect();
+            squares.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            let middle = [squares[(squares.len() - 1) / 2], squares[squares.len() / 2]];
+            T::of(c) * ((middle[0] + middle[1]) / T::of(2.0)).sqrt()
+        }
+    }
+}
+
+/// The weights of a kernel of width `h` at an anchor.
+fn plain_weights<T: Real>(anchor: [T; 2], ys: &[[T; 2]], weight: &[T], h: T) -> Vec<T> {
+    let nearest = (0..ys.len()).filter(|j| weight[*j] > T::zero()).map(|j| far(anchor, ys[j]));
+    let nearest = nearest.fold(T::infinity(), T::min);
+    let exponent = |j: usize| -(far(anchor, ys[j]) - nearest) / (T::of(2.0) * h * h);
+    let w: Vec<T> = (0..ys.len()).map(|j| weight[j] * exponent(j).exp()).collect();
+    let total = w.iter().copied().sum::<T>();
+    w.iter().map(|w| *w / total).collect()
+}
+
+/// The formulas for both sets, with a full row of weights a receiver and every sum in the type itself: what they become
+/// and, through the statistics, their gradients.
+fn naive<T: Real>(op: Cade, x: [&Tensor<T>; 2], mixing: [&Mixing; 2], grad: [&Tensor<T>; 2]) -> [[Tensor<T>; 2]; 2] {
+    let columns = x[0].matrix().1;
+    let d = T::of(columns as f64);
+    let own = x.map(|x| if columns == 0 { Vec::new() } else { plain_statistics(op, x) });
+    let (mut out, mut dx) = (x.map(Tensor::clone), grad.map(Tensor::clone));
+    let mut owed = [0, 1].map(|k| vec![[T::zero(); 2]; own[k].len()]);
+    let add = |to: &mut [T; 2], from: [T; 2]| *to = [to[0] + from[0], to[1] + from[1]];
+    for k in [0, 1] {
+        let mixing = mixing[k];
+        for (bag, rows) in mixing.receivers().iter().enumerate().filter(|(bag, _)| mixing.active()[*bag]) {
+            let donors = mixing.donors().bag(bag);
+            let ys = &own[1 - k][donors.clone()];
+            let weight: Vec<T> = donors.clone().map(|j| mixing.weight().map_or(T::one(), |w| T::of(w[j]))).collect();
+            let h = plain_width(op, ys, &weight);
+            for row in rows {
+                let ([mean, deviation], at) = (own[k][row], row * columns..(row + 1) * columns);
+                let (drawn, kappa) = (mixing.donor()[row] as usize, T::of(op.kappa));
+                let anchor = [0, 1].map(|c| (T::one() - kappa) * ys[drawn][c] + kappa * own[k][row][c]);
+                let w = if h == T::zero() {
+                    (0..ys.len()).map(|j| if j == drawn { T::one() } else { T::zero() }).collect()
+                } else {
+                    plain_weights(anchor, ys, &weight, h)
+                };
+                let given = [0, 1].map(|c| w.iter().zip(ys).map(|(w, y)| *w * y[c]).sum::<T>());
+                let lambda = T::of(mixing.lambda()[row]);
+                let mixed = [0, 1].map(|c| lambda * own[k][row][c] + (T::one() - lambda) * given[c]);
+                let slope = mixed[1] / deviation;
+                let z: Vec<T> = x[k].host()[at.clone()].iter().map(|x| (*x - mean) / deviation).collect();
+                let r = &grad[k].host()[at.clone()];
+                let g = [r.iter().copied().sum::<T>(), r.iter().zip(&z).map(|(r, z)| *r * *z).sum::<T>()];
+                for (i, (r, z)) in at.zip(r.iter().zip(&z)) {
+                    out[k].host_mut()[i] = mixed[1] * *z + mixed[0];
+                    dx[k].host_mut()[i] = match op.statistics {
+                        Statistics::Detached => slope * *r,
+                        Statistics::Differentiated => slope * (*r - g[0] / d - *z * g[1] / (d - T::one())),
+                    };
+                }
+                add(&mut owed[k][row], g.map(|g| lambda * g));
+                let rest = g.map(|g| (T::one() - lambda) * g);
+                let mut to_anchor = [T::zero(); 2];
+                for (j, (w, y)) in w.iter().zip(ys).enumerate() {
+                    let off = [0, 1].map(|c| y[c] - given[c]);
+                    let along =
+                        if h == T::zero() { T::zero() } else { *w * (rest[0] * off[0] + rest[1] * off[1]) / (h * h) };
+                    add(&mut owed[1 - k][donors.start + j], [0, 1].map(|c| *w * rest[c] + along * (anchor[c] - y[c])));
+                    add(&mut to_anchor, [0, 1].map(|c| along * (y[c] - anchor[c])));
+                }
+                add(&mut owed[k][row], to_anchor.map(|x| kappa * x));
+                add(&mut owed[1 - k][donors.start + drawn], to_anchor.map(|x| (T::one() - kappa) * x));
             }
         }
     }
-    out
+    if op.statistics == Statistics::Differentiated {
+        for k in [0, 1] {
+            for (row, [a, b]) in owed[k].iter().enumerate() {
+                let [mean, deviation] = own[k][row];
+                for i in row * columns..(row + 1) * columns {
+                    let z = (x[k].host()[i] - mean) / deviation;
+                    let before = dx[k].host()[i];
+                    dx[k].host_mut()[i] = before + *a / d + *b * z / (d - T::one());
+                }
+            }
+        }
+    }
+    [out, dx]
 }
 
 fn apply<T: Real>(op: Cade, mixing: [Mixing; 2]) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + Sync {
@@ -108,29 +163,125 @@ fn patients(n: usize) -> Vec<u32> {
     (0..n as u32).map(|b| 50 - b).collect()
 }
 
+/// Values and gradients against plain arithmetic, for explicit draws or for those that `f` makes itself.
+#[track_caller]
+fn assert_as_good(
+    op: Cade,
+    mixing: [&Mixing; 2],
+    columns: usize,
+    f: impl Fn(&Tape<f32>, &[Var<f32>]) -> Result<Vec<Var<f32>>>,
+) {
+    let single = inputs::<f32>(mixing.map(Mixing::receivers), columns);
+    let cot = cotangents(&single);
+    let got = gradients(f, &single, &cot);
+    let plain = naive(op, [&single[0], &single[1]], mixing, [&cot[0], &cot[1]]);
+    let double: Vec<Tensor<f64>> = single.iter().chain(&cot).map(cast).collect();
+    let oracle = naive(op, [&double[0], &double[1]], mixing, [&double[2], &double[3]]);
+    let exact = gradients(apply(op, mixing.map(Mixing::clone)), &double[..2], &double[2..]);
+    for k in [0, 1] {
+        let what = format!("{op:?} set {k} of {columns}");
+        assert_as_good_as_plain(&what, got.0[k].host(), plain[0][k].host(), oracle[0][k].host());
+        assert_as_good_as_plain(&format!("gradient {what}"), got.1[k].host(), plain[1][k].host(), oracle[1][k].host());
+        // Sums of up to 600 terms in two orders.
+        assert_golden(&what, exact.0[k].host(), oracle[0][k].host(), 600.0 * f64::EPSILON);
+    }
+}
+
 #[test]
-fn values_are_as_good_as_plain_arithmetic() {
+fn values_and_gradients_are_as_good_as_plain_arithmetic() {
     for op in variants() {
         for (f, g, columns) in [
             (vec![5, 0, 31, 4, 1], vec![40, 3, 0, 4, 1], 7),
             (vec![33], vec![600], 64),
             (vec![127], vec![32], 2),
+            (vec![3], vec![2], 1028),
+            (vec![2], vec![3], 515),
             (vec![], vec![], 3),
         ] {
             let [f, g] = bags(&f, &g);
-            let mixing = op.draw([&f, &g], None, &draws(&patients(f.bags()))).unwrap();
-            let single = inputs::<f32>([&f, &g], columns);
-            let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
-            let got = values(apply(op, mixing.clone()), &single);
-            let exact = values(apply(op, mixing.clone()), &double);
-            for k in [0, 1] {
-                let plain = naive(op, &single[k], &single[1 - k], &mixing[k]);
-                let oracle = naive(op, &double[k], &double[1 - k], &mixing[k]);
-                let what = format!("{op:?} set {k}");
-                assert_as_good_as_plain(&what, got[k].host(), plain.host(), oracle.host());
-                // Sums of up to 600 terms in two orders.
-                assert_golden(&what, exact[k].host(), oracle.host(), 600.0 * f64::EPSILON);
+            for statistics in [Statistics::Detached, Statistics::Differentiated] {
+                let (op, draws) = (Cade { statistics, ..op }, draws(&patients(f.bags())));
+                let mixing = op.draw([&f, &g], None, &draws).unwrap();
+                let mixing = [&mixing[0], &mixing[1]];
+                assert_as_good(op, mixing, columns, apply(op, mixing.map(Mixing::clone)));
+                // The same draws, made where the tokens lie.
+                assert_as_good(op, mixing, columns, |tape, v| {
+                    Ok(op.forward(tape, [&v[0], &v[1]], [&f, &g], None, Some(&draws))?.into())
+                });
             }
+        }
+    }
+}
+
+#[test]
+fn weights_of_donors_are_as_good_as_plain_arithmetic() {
+    let [f, g] = bags(&[3, 50], &[4, 37]);
+    let draws = draws(&[1, 2]);
+    for op in &variants()[1..] {
+        let op = Cade { statistics: Statistics::Differentiated, ..*op };
+        let weight = [0.0, 1.0, 0.25, 2.0].into_iter().chain((0..37).map(|j| f64::from(j % 3))).collect();
+        let drawn = op.draw([&f, &g], None, &draws).unwrap();
+        let (donor, lambda) = (drawn[0].donor().to_vec(), drawn[0].lambda().to_vec());
+        let into_f = Mixing::new(&f, &g, vec![true; 2], donor, lambda, Some(weight)).unwrap();
+        let mixing = [&into_f, &drawn[1]];
+        assert_as_good(op, mixing, 6, apply(op, mixing.map(Mixing::clone)));
+
+        let op = Cade { skip_dead_donors: true, ..op };
+        let keep = [&f, &g].map(|bags| Sdir::default().keep_mask(bags, Some(&draws)).unwrap());
+        let keep = Some([&keep[0][..], &keep[1][..]]);
+        let mixing = op.draw([&f, &g], keep, &draws).unwrap();
+        assert_as_good(op, [&mixing[0], &mixing[1]], 6, |tape, v| {
+            Ok(op.forward(tape, [&v[0], &v[1]], [&f, &g], keep, Some(&draws))?.into())
+        });
+    }
+}
+
+/// Tokens whose mean is their place in their bag and whose deviation is that of all others: the mean of a mixed token
+/// then tells its donor.
+fn numbered<T: Real>(bags: &Ragged) -> Tensor<T> {
+    let place = |row: usize| (row - bags.bag(bags.bag_of(row)).start) as f64;
+    Tensor::from_fn(&[bags.rows(), 2], |i| T::of(place(i / 2) + if i % 2 == 0 { -1.0 } else { 1.0 }))
+}
+
+#[test]
+fn draws_are_the_same_on_both_devices() {
+    // Orders of one bucket and of hundreds, whole and cut short, gone through once and several times.
+    let [f, g] = bags(&[600, 40, 3, 0, 33, 2, 9, 2100], &[2000, 9, 300, 4, 33, 1, 7, 700]);
+    let mut keep = [&f, &g].map(|bags| Sdir::default().keep_mask(bags, Some(&draws(&patients(8)))).unwrap());
+    keep[1][g.bag(6)].fill(false);
+    let keep = Some([&keep[0][..], &keep[1][..]]);
+    for (alpha, p_aug, skip_dead_donors, told) in [(2.0, 1.0, false, 0.99), (0.1, 0.6, true, 0.3)] {
+        let op = Cade { alpha, p_aug, skip_dead_donors, ..ON };
+        let draws = draws(&patients(8));
+        let mixing = op.draw([&f, &g], keep, &draws).unwrap();
+        assert!(p_aug == 1.0 || (mixing[0].active().contains(&true) && mixing[0].active()[..7].contains(&false)));
+        let given = [numbered::<f32>(&f), numbered(&g)];
+        let run = |tape: &Tape<f32>, v: &[Var<f32>]| -> Result<Vec<Var<f32>>> {
+            Ok(op.forward(tape, [&v[0], &v[1]], [&f, &g], keep, Some(&draws))?.into())
+        };
+        let got = values(run, &given);
+        for k in [0, 1] {
+            let (mut known, mut all) = (0, 0);
+            for (bag, rows) in mixing[k].receivers().iter().enumerate() {
+                let start = rows.start;
+                for row in rows {
+                    let (out, own) = (&got[k].host()[2 * row..][..2], (row - start) as f64);
+                    if !mixing[k].active()[bag] {
+                        assert_eq!(out, &given[k].host()[2 * row..][..2], "the gate of bag {bag}");
+                        continue;
+                    }
+                    let (lambda, donor) = (mixing[k].lambda()[row], f64::from(mixing[k].donor()[row]));
+                    let mean = 0.5 * (f64::from(out[0]) + f64::from(out[1]));
+                    // Roundings to f32 of numbers up to 2100: of the mean, of the mixed mean and of two results.
+                    let bound = 4.0 * 2100.0 * f64::from(f32::EPSILON);
+                    let off = mean - (lambda * own + (1.0 - lambda) * donor);
+                    assert!(off.abs() <= bound, "set {k} row {row}: {mean}, off by {off}");
+                    // Another donor would be off by 1 - lambda at least.
+                    known += u32::from(1.0 - lambda > 2.0 * bound);
+                    all += 1;
+                }
+            }
+            assert!(f64::from(known) >= told * f64::from(all), "{known} of {all} rows tell their donor");
         }
     }
 }
@@ -323,6 +474,11 @@ fn a_narrow_kernel_is_the_drawn_donor_and_a_wide_one_the_mean_of_all() {
     for (narrow, gather) in run(Bandwidth::Fixed(1e-9)).iter().zip(run(Bandwidth::None)) {
         assert_golden("narrow", narrow.host(), gather.host(), 64.0 * f64::EPSILON);
     }
+    // In f32, and narrower than the root of the smallest number, too: the nearest donor alone.
+    let single: Vec<Tensor<f32>> = given.iter().map(cast).collect();
+    let run_f32 = |bandwidth| values(apply(Cade { bandwidth, ..ON }, mixing.clone()), &single);
+    assert_eq!(run_f32(Bandwidth::Fixed(1e-9)), run_f32(Bandwidth::None));
+    assert_eq!(run_f32(Bandwidth::Fixed(1e-29)), run_f32(Bandwidth::None));
     // With all of its own statistics given away, each receiver has the mean of the donors' means; weights differ from
     // equal ones by less than |a - y|^2 / h^2 < 1e-14.
     let lambda = vec![0.0; 8];
@@ -628,7 +784,8 @@ fn a_layer_norm_after_cade_leaves_a_factor_that_only_masked_donors_move_from_one
         },
         &[f.clone(), g.clone()],
     );
-    let plain = plain_layer_norm(&naive(ON, &f, &g, &into_f), norm.eps);
+    let [[mixed, _], _] = naive(ON, [&f, &g], [&into_f, &into_g], [&f, &g]);
+    let plain = plain_layer_norm(&mixed, norm.eps);
 
     // The oracle never mixes: the norm of F alone, times c = sqrt((v + e) / (v + e (s / s')^2)).
     let (f, g) = (cast::<f32, f64>(&f), cast::<f32, f64>(&g));

@@ -43,7 +43,15 @@ fn apply<T: Real>(
 #[test]
 fn every_element_follows_its_own_word() {
     for kind in KINDS {
-        for (lengths, columns) in [(vec![0, 1, 31, 0, 600, 5], 7), (vec![33], 128), (vec![1; 40], 1), (vec![], 3)] {
+        let cases = [
+            (vec![0, 1, 31, 0, 600, 5], 7),
+            (vec![33], 128),
+            (vec![1; 40], 1),
+            (vec![], 3),
+            (vec![2, 1, 0, 1, 3, 900], 6),
+            (vec![40, 0, 130, 7], 32),
+        ];
+        for (lengths, columns) in cases {
             let op = Dropout { p: 0.3, kind };
             let bags = Ragged::from_lengths(lengths);
             let patients: Vec<u32> = (0..bags.bags() as u32).map(|b| 100 - b).collect();
@@ -52,6 +60,9 @@ fn every_element_follows_its_own_word() {
             let oracle = naive::<f64>(op, &cast(&x), &bags, &draws(&patients));
             let plain = naive(op, &x, &bags, &draws(&patients));
             assert_as_good_as_plain(&format!("{kind:?}"), got.host(), plain.host(), oracle.host());
+            let (single, double) =
+                (apply(op, bags.clone(), draws(&patients)), apply(op, bags.clone(), draws(&patients)));
+            assert_gradients_as_good_as_plain(&format!("{kind:?}"), single, double, &[x]);
         }
     }
 }

@@ -35,7 +35,7 @@ fn apply<T: Real>(
 fn values_are_as_good_as_plain_arithmetic() {
     let widths = [vec![], vec![0], vec![1], vec![3, 0, 31, 1, 127, 0], vec![8; 40]];
     for widths in widths {
-        for (samples, o) in [(0, 2), (1, 16), (5, 3), (33, 1)] {
+        for (samples, o) in [(0, 2), (1, 16), (5, 3), (33, 1), (2, 65)] {
             for f in Activation::ALL {
                 let groups = Ragged::from_lengths(widths.iter().copied());
                 let single = inputs::<f32>(samples, &groups, o);
@@ -48,6 +48,59 @@ fn values_are_as_good_as_plain_arithmetic() {
                 assert_golden(&what, values(apply(f, &groups, o), &double)[0].host(), oracle.host(), 1e-13);
             }
         }
+    }
+}
+
+/// The gradients by the formula, with sums in the type itself.
+fn naive_gradients<T: Real>(f: Activation, groups: &Ragged, given: &[Tensor<T>], grad: &Tensor<T>) -> [Tensor<T>; 3] {
+    let ((samples, inputs), (s, o)) = (given[0].matrix(), given[2].matrix());
+    let (x, w) = (given[0].host(), given[1].host());
+    let argument = naive(Activation::Identity, groups, &given[0], &given[1], &given[2]);
+    let kept = |a: T| if f.keeps_argument() { a } else { f.value(a) };
+    let g: Vec<T> = argument.host().iter().zip(grad.host()).map(|(a, grad)| *grad * f.slope(kept(*a))).collect();
+    // The element of the weight for an output and a column, and the place of a gradient.
+    let place = |group: usize, out: usize, column: usize| {
+        let columns = groups.bag(group);
+        columns.start * o + out * columns.len() + column - columns.start
+    };
+    let at = |sample: usize, group: usize, out: usize| g[(sample * s + group) * o + out];
+    let mut dw = Tensor::zeros(given[1].shape());
+    for (group, columns) in groups.iter().enumerate() {
+        for (out, column) in (0..o).flat_map(|out| columns.clone().map(move |c| (out, c))) {
+            dw.host_mut()[place(group, out, column)] =
+                (0..samples).map(|b| at(b, group, out) * x[b * inputs + column]).sum();
+        }
+    }
+    let dx = Tensor::from_fn(&[samples, inputs], |i| {
+        let (b, column) = (i / inputs, i % inputs);
+        let group = groups.bag_of(column);
+        (0..o).map(|out| at(b, group, out) * w[place(group, out, column)]).sum()
+    });
+    [dx, dw, Tensor::from_fn(&[s, o], |i| (0..samples).map(|b| at(b, i / o, i % o)).sum())]
+}
+
+#[test]
+fn gradients_are_as_good_as_plain_arithmetic() {
+    let cases = [
+        (vec![3, 0, 65, 1, 129], 70, 65),
+        (vec![64, 33], 33, 3),
+        (vec![5], 0, 4),
+        (vec![0, 0], 2, 1),
+        (vec![17; 9], 1, 130),
+    ];
+    for (at, (widths, samples, o)) in cases.into_iter().enumerate() {
+        let (f, groups) = (Activation::ALL[at], Ragged::from_lengths(widths.iter().copied()));
+        let given = inputs::<f32>(samples, &groups, o);
+        let cot: Tensor<f32> = normal("cotangent", &[samples * groups.bags(), o]);
+        let double: Vec<Tensor<f64>> = given.iter().map(cast).collect();
+        let oracle = naive_gradients(f, &groups, &double, &cast(&cot));
+        let plain = naive_gradients(f, &groups, &given, &cot);
+        let (y, grads) = gradients(apply(f, &groups, o), &given, std::slice::from_ref(&cot));
+        for (part, got) in grads.iter().enumerate() {
+            let what = format!("{f:?} {widths:?} B {samples} O {o}: {}", ["dx", "dw", "db"][part]);
+            assert_as_good_as_plain(&what, got.host(), plain[part].host(), oracle[part].host());
+        }
+        assert_eq!((y, grads), gradients(apply(f, &groups, o), &given, &[cot]), "{f:?}: another run");
     }
 }
 

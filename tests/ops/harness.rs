@@ -105,13 +105,44 @@ pub fn gradients<T: Real>(
     inputs: &[Tensor<T>],
     cotangents: &[Tensor<T>],
 ) -> (Vec<Tensor<T>>, Vec<Tensor<T>>) {
-    let tape = Tape::recording(device::<T>());
+    gradients_on(device::<T>(), f, inputs, cotangents)
+}
+
+/// The same on a device that is not the one of all tests, or not in the same precision.
+pub fn gradients_on<T: Real>(
+    device: Device,
+    f: impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>>,
+    inputs: &[Tensor<T>],
+    cotangents: &[Tensor<T>],
+) -> (Vec<Tensor<T>>, Vec<Tensor<T>>) {
+    let placed = |x: &Tensor<T>| x.to(device).expect("the device has room for it");
+    let tape = Tape::recording(device);
     let vars: Vec<_> = inputs.iter().map(|x| tape.leaf(placed(x))).collect();
     let out = f(&tape, &vars).expect("the inputs of the test are valid");
     let roots: Vec<_> = out.iter().zip(cotangents).map(|(v, c)| (v, placed(c))).collect();
     let grads = tape.backward(&roots).expect("backward of valid inputs");
     let grad = |v: &Var<T>| grads.of(v).map_or_else(|| Tensor::zeros(v.shape()), fetched);
     (out.iter().map(|v| fetched(v.value())).collect(), vars.iter().map(grad).collect())
+}
+
+/// Fails unless the gradients in f32 on the device under test are as good as those of the CPU, which are plain sums in
+/// f32: both against those in f64, which finite differences are held against. `single` and `double` are one function.
+#[track_caller]
+pub fn assert_gradients_as_good_as_plain(
+    what: &str,
+    single: impl Fn(&Tape<f32>, &[Var<f32>]) -> Result<Vec<Var<f32>>>,
+    double: impl Fn(&Tape<f64>, &[Var<f64>]) -> Result<Vec<Var<f64>>>,
+    inputs: &[Tensor<f32>],
+) {
+    let wide: Vec<Tensor<f64>> = inputs.iter().map(cast).collect();
+    let cot = cotangents::<f32>(&values(&single, inputs));
+    let (_, oracle) = gradients(double, &wide, &cot.iter().map(cast).collect::<Vec<_>>());
+    let (_, plain) = gradients_on(Device::Cpu, &single, inputs, &cot);
+    let (_, got) = gradients(&single, inputs, &cot);
+    for (i, ((got, plain), oracle)) in got.iter().zip(&plain).zip(&oracle).enumerate() {
+        let what = format!("{what}: gradient of input {i}");
+        assert_as_good_as_plain(&what, got.host(), plain.host(), oracle.host());
+    }
 }
 
 /// Cotangents for the outputs of `f`: normal numbers.

@@ -27,9 +27,27 @@ fn apply<T: Real>(tape: &Tape<T>, v: &[Var<T>]) -> Result<Vec<Var<T>>> {
     Ok(vec![OP.forward(tape, &v[0], v.get(1), v.get(2))?])
 }
 
+/// Every way to spread a row over threads, with and without a tail; many rows, of which each block has several.
+const SHAPES: [(usize, usize); 14] = [
+    (0, 3),
+    (3, 0),
+    (1, 1),
+    (70, 5),
+    (31, 32),
+    (40, 48),
+    (33, 127),
+    (9, 128),
+    (600, 33),
+    (17, 132),
+    (3, 1023),
+    (19, 1024),
+    (2, 1025),
+    (530, 1028),
+];
+
 #[test]
 fn values_are_as_good_as_plain_arithmetic() {
-    for (n, d) in [(0, 3), (3, 0), (1, 1), (31, 32), (33, 127), (600, 33), (2, 1025)] {
+    for (n, d) in SHAPES {
         let single = inputs::<f32>(n, d);
         let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
         let oracle = naive(&double[0], &double[1], &double[2]);
@@ -37,6 +55,16 @@ fn values_are_as_good_as_plain_arithmetic() {
         let what = format!("{n}x{d}");
         assert_as_good_as_plain(&what, values(apply, &single)[0].host(), plain.host(), oracle.host());
         assert_golden(&what, values(apply, &double)[0].host(), oracle.host(), 1e-13);
+    }
+}
+
+#[test]
+fn gradients_are_as_good_as_plain_arithmetic() {
+    for (n, d) in SHAPES {
+        let all = inputs(n, d);
+        for given in [&all[..1], &all[..2], &all[..]] {
+            assert_gradients_as_good_as_plain(&format!("{n}x{d} of {}", given.len()), apply, apply, given);
+        }
     }
 }
 

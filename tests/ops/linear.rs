@@ -1,10 +1,51 @@
 //! The fully connected layer.
 
 use half::{bf16, f16};
+use onkos::device::Precision;
 use onkos::ops::{Activation, Linear};
 use onkos::{Device, Error, Features, Real, Tape, Tensor, Var};
 
 use crate::harness::*;
+
+/// A device of lower precision rounds the factors of its products.
+type Rounding<T> = fn(T) -> T;
+
+/// Value and gradients by the formulas, with sums in the type itself and factors of products rounded by `round`.
+fn naive_gradients<T: Real>(
+    f: Activation,
+    round: Rounding<T>,
+    given: &[Tensor<T>],
+    grad: &Tensor<T>,
+) -> [Tensor<T>; 4] {
+    let ((n, i), o) = (given[0].matrix(), given[2].len());
+    let rounded = |x: &[T]| x.iter().map(|x| round(*x)).collect::<Vec<T>>();
+    let (x, w, b) = (rounded(given[0].host()), rounded(given[1].host()), given[2].host());
+    let argument: Vec<T> =
+        (0..n * o).map(|at| (0..i).map(|k| x[at / o * i + k] * w[at % o * i + k]).sum::<T>() + b[at % o]).collect();
+    let kept = |a: T| if f.keeps_argument() { a } else { f.value(a) };
+    let g: Vec<T> = argument.iter().zip(grad.host()).map(|(a, grad)| *grad * f.slope(kept(*a))).collect();
+    let h = rounded(&g);
+    [
+        Tensor::from_fn(&[n, o], |at| f.value(argument[at])),
+        Tensor::from_fn(&[n, i], |at| (0..o).map(|k| h[at / i * o + k] * w[k * i + at % i]).sum()),
+        Tensor::from_fn(&[o, i], |at| (0..n).map(|k| h[k * o + at / i] * x[k * i + at % i]).sum()),
+        Tensor::from_fn(&[o], |at| (0..n).map(|k| g[k * o + at]).sum()),
+    ]
+}
+
+/// Value and gradients are at most twice as far off as plain arithmetic with factors rounded like this.
+#[track_caller]
+fn assert_products(what: &str, f: Activation, on: Device, round: Rounding<f32>, (n, i, o): (usize, usize, usize)) {
+    let (given, cot) = (inputs::<f32>(n, i, o), normal::<f32>("cotangent", &[n, o]));
+    let plain = naive_gradients(f, round, &given, &cot);
+    let double: Vec<Tensor<f64>> = given.iter().map(cast).collect();
+    let oracle = naive_gradients(f, |x| x, &double, &cast(&cot));
+    let (y, grads) = gradients_on(on, apply(f), &given, &[cot]);
+    for (part, got) in y.iter().chain(&grads).enumerate() {
+        let what = format!("{what} {f:?} {n}x{i}x{o}: {}", ["y", "dx", "dw", "db"][part]);
+        assert_as_good_as_plain(&what, got.host(), plain[part].host(), oracle[part].host());
+    }
+}
 
 /// The formula, with sums in the type itself: the oracle in f64, plain arithmetic in f32.
 fn naive<T: Real>(f: Activation, x: &Tensor<T>, w: &Tensor<T>, b: &Tensor<T>) -> Tensor<T> {
@@ -43,6 +84,85 @@ fn values_are_as_good_as_plain_arithmetic() {
     }
 }
 
+/// Sums of a few terms and of many, tails of every tile and chunk, widths that no 16 bytes divide.
+const PRODUCTS: [(usize, usize, usize); 12] = [
+    (0, 3, 2),
+    (0, 128, 3),
+    (1, 1, 1),
+    (1, 1025, 5),
+    (31, 128, 1),
+    (32, 132, 128),
+    (33, 127, 129),
+    (127, 33, 65),
+    (129, 256, 31),
+    (257, 131, 150),
+    (300, 40, 160),
+    (1025, 136, 7),
+];
+
+#[test]
+fn gradients_are_as_good_as_plain_arithmetic() {
+    for (at, shape) in PRODUCTS.into_iter().enumerate() {
+        let f = Activation::ALL[at % Activation::ALL.len()];
+        assert_products("f32", f, device::<f32>(), |x| x, shape);
+    }
+}
+
+#[test]
+fn other_precisions_are_as_good_as_plain_arithmetic_on_rounded_factors() {
+    let Device::Cuda(gpu) = device::<f32>() else {
+        println!("skipped: the CPU calculates in f32 alone");
+        return;
+    };
+    // To the nearest with ten bits behind the point, ties away from zero.
+    let tf32 = |x: f32| f32::from_bits((x.to_bits() + 0x1000) & !0x1fff);
+    let modes: [(Precision, Rounding<f32>); 3] = [
+        (Precision::Tf32, tf32),
+        (Precision::Bf16, |x| bf16::from_f32(x).to_f32()),
+        (Precision::F16, |x| f16::from_f32(x).to_f32()),
+    ];
+    for (precision, round) in modes {
+        let on = Device::Cuda(gpu.with_precision(precision));
+        for shape in PRODUCTS {
+            assert_products(&format!("{precision:?}"), Activation::Identity, on, round, shape);
+        }
+        assert_products(&format!("{precision:?}"), Activation::Gelu, on, round, (70, 48, 72));
+    }
+}
+
+#[test]
+fn sums_over_very_many_rows_are_as_good_as_plain_arithmetic() {
+    // Several chunks of the sum over rows.
+    assert_products("f32", Activation::Tanh, device::<f32>(), |x| x, (3100, 9, 4));
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_batch_and_any_run() {
+    let Device::Cuda(gpu) = device::<f32>() else {
+        println!("skipped: the CPU does not promise it");
+        return;
+    };
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::F16] {
+        for i in [24, 200] {
+            let given = inputs::<f32>(260, i, 130);
+            let run = |rows: usize| {
+                let mut given = given.clone();
+                given[0] = Tensor::new(&[rows, i], given[0].host()[..rows * i].to_vec()).unwrap();
+                let cot: Tensor<f32> = normal("cotangent", &[rows, 130]);
+                gradients_on(Device::Cuda(gpu.with_precision(precision)), apply(Activation::Elu), &given, &[cot])
+            };
+            let (y, grads) = run(260);
+            let again = run(260);
+            assert_eq!((&y, &grads), (&again.0, &again.1), "{precision:?} {i}: another run");
+            for rows in [1, 33] {
+                let (part, part_grads) = run(rows);
+                assert_eq!(part[0].host(), &y[0].host()[..rows * 130], "{precision:?} {i}: y of {rows} rows");
+                assert_eq!(part_grads[0].host(), &grads[0].host()[..rows * i], "{precision:?} {i}: dx of {rows} rows");
+            }
+        }
+    }
+}
+
 #[test]
 fn gradient_matches_finite_differences() {
     for f in Activation::ALL {
@@ -60,9 +180,9 @@ fn gelu_slope_is_the_exact_one() {
 
 #[test]
 fn nan_in_one_row_stays_in_its_row() {
-    for f in Activation::ALL {
-        let mut given = inputs::<f32>(3, 2, 2);
-        given[0].host_mut()[2] = f32::NAN;
+    for (f, i) in Activation::ALL.into_iter().flat_map(|f| [(f, 2), (f, 140)]) {
+        let mut given = inputs::<f32>(3, i, 2);
+        given[0].host_mut()[i] = f32::NAN;
         let y = &values(apply(f), &given)[0];
         assert!(y.host()[..2].iter().chain(&y.host()[4..]).all(|y| y.is_finite()), "{f:?}");
         assert!(y.host()[2..4].iter().all(|y| y.is_nan()), "{f:?}");
@@ -71,7 +191,12 @@ fn nan_in_one_row_stays_in_its_row() {
 
 #[test]
 fn stored_features_give_what_their_widened_values_give() {
-    let (n, i, o) = (600, 20, 6);
+    for (n, i, o) in [(600, 20, 6), (150, 136, 9), (90, 133, 3)] {
+        stored_is_as_widened(n, i, o);
+    }
+}
+
+fn stored_is_as_widened(n: usize, i: usize, o: usize) {
     let x: Tensor<f32> = normal("x", &[n, i]);
     let halves = Tensor::from_fn(&[n, i], |k| f16::from_f32(x.host()[k]));
     let brains = Tensor::from_fn(&[n, i], |k| bf16::from_f32(x.host()[k]));
@@ -80,6 +205,7 @@ fn stored_features_give_what_their_widened_values_give() {
     for (stored, wide) in
         [(Features::F16(halves), wide_half), (Features::Bf16(brains), wide_brain), (Features::F32(x.clone()), x)]
     {
+        let (stored, wide) = (placed_features::<f32>(&stored), placed(&wide));
         let rest = inputs::<f32>(n, i, o)[1..].to_vec();
         let op = Linear { activation: Activation::Elu };
         let from_stored = |tape: &Tape<f32>, v: &[Var<f32>]| Ok(vec![op.forward(tape, &stored, &v[0], Some(&v[1]))?]);

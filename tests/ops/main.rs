@@ -1,10 +1,11 @@
-//! One conformance suite an op: against the formula in f64, finite differences, golden files and the op's own laws.
+//! One conformance suite an op, and that of the optimisers: against the formula in f64, finite differences, golden files and the op's own laws.
 
 mod add;
 mod attention_mil;
 mod cade;
 mod concat;
 mod cox;
+mod device;
 mod dropout;
 #[path = "../common/golden.rs"]
 #[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
@@ -15,6 +16,7 @@ mod laws;
 mod layer_norm;
 mod linear;
 mod nll_survival;
+mod optim;
 mod sdir;
 mod segment_mean;
 mod softmax;

@@ -14,10 +14,18 @@ fn draws(patients: &[u32]) -> BagDraws {
     BagDraws::new(Draws::new(3, 1, "sdir.test"), patients)
 }
 
-/// The formula, with every sum in the type itself.
-fn naive<T: Real>(op: Sdir, x: &Tensor<T>, bags: &Ragged, draws: &BagDraws, scale: &Tensor<T>) -> Tensor<T> {
+/// The formulas of value and gradient, with every sum in the type itself.
+fn naive<T: Real>(
+    op: Sdir,
+    x: &Tensor<T>,
+    bags: &Ragged,
+    draws: &BagDraws,
+    scale: &Tensor<T>,
+    grad: &Tensor<T>,
+) -> [Tensor<T>; 2] {
     let columns = x.matrix().1;
-    let mut y = Tensor::zeros(x.shape());
+    let d = T::of(columns as f64);
+    let [mut y, mut dx] = [Tensor::zeros(x.shape()), Tensor::zeros(x.shape())];
     for (bag, rows) in bags.iter().enumerate() {
         let (stream, n) = (draws.of(bag), rows.len() as u64);
         let mut keep: Vec<bool> = (0..n).map(|i| stream.uniform(i) >= op.p).collect();
@@ -25,27 +33,34 @@ fn naive<T: Real>(op: Sdir, x: &Tensor<T>, bags: &Ragged, draws: &BagDraws, scal
             keep[stream.below(n, n as u32) as usize] = true;
         }
         for (row, _) in rows.zip(keep).filter(|(_, keep)| *keep) {
-            let x = &x.host()[row * columns..][..columns];
-            let e = (x.iter().map(|x| *x * *x).sum::<T>() / T::of(columns as f64) + T::of(1e-12)).sqrt();
+            let at = row * columns..(row + 1) * columns;
+            let (x, r) = (&x.host()[at.clone()], &grad.host()[at.clone()]);
+            let e = (x.iter().map(|x| *x * *x).sum::<T>() / d + T::of(1e-12)).sqrt();
             let scale = scale.host()[bag];
-            let gain = match op.gain {
-                Gain::None => T::one(),
+            // g(e) and g'(e).
+            let (gain, slope) = match op.gain {
+                Gain::None => (T::one(), T::zero()),
                 Gain::Gaussian { gamma, k } => {
                     let w = T::of(k) * scale;
-                    T::one() + T::of(gamma) * (-e * e / (T::of(2.0) * w * w)).exp()
+                    let bump = T::of(gamma) * (-e * e / (T::of(2.0) * w * w)).exp();
+                    (T::one() + bump, -bump * e / (w * w))
                 }
                 Gain::FermiDirac { gamma, k, temperature } => {
                     let c = T::of(k) * scale;
-                    T::one() + T::of(gamma) / (T::one() + ((e - c) / (T::of(temperature) * c)).exp())
+                    let t = T::of(temperature) * c;
+                    let n = T::one() / (T::one() + ((e - c) / t).exp());
+                    (T::one() + T::of(gamma) * n, -T::of(gamma) / t * n * (T::one() - n))
                 }
             };
             let factor = if op.scale == Scale::Inverse { T::of(1.0 / (1.0 - op.p)) } else { T::one() };
-            for d in 0..columns {
-                y.host_mut()[row * columns + d] = factor * gain * x[d];
+            let along = slope / (d * e) * r.iter().zip(x).map(|(r, x)| *r * *x).sum::<T>();
+            for (i, (x, r)) in at.zip(x.iter().zip(r)) {
+                y.host_mut()[i] = factor * gain * *x;
+                dx.host_mut()[i] = factor * (gain * *r + along * *x);
             }
         }
     }
-    y
+    [y, dx]
 }
 
 fn apply<T: Real>(
@@ -73,21 +88,69 @@ fn scales<T: Real>(bags: &Ragged) -> Tensor<T> {
 }
 
 #[test]
-fn values_are_as_good_as_plain_arithmetic() {
+fn values_and_gradients_are_as_good_as_plain_arithmetic() {
     for op in variants() {
-        for (lengths, columns) in [(vec![0, 1, 31, 0, 600, 5], 7), (vec![33, 127], 64), (vec![], 3), (vec![1025], 1)] {
+        for (lengths, columns) in [
+            (vec![0, 1, 31, 0, 600, 5], 7),
+            (vec![33, 127], 64),
+            (vec![], 3),
+            (vec![1025], 1),
+            (vec![4, 2], 700),
+            (vec![3], 1027),
+        ] {
             let bags = Ragged::from_lengths(lengths);
             let patients: Vec<u32> = (0..bags.bags() as u32).collect();
             let x: Tensor<f32> = normal("x", &[bags.rows(), columns]);
+            let cot: Tensor<f32> = normal("cotangent", &[bags.rows(), columns]);
             let f = apply(op, bags.clone(), Some(draws(&patients)), Some(scales(&bags)));
-            let got = &values(f, std::slice::from_ref(&x))[0];
-            let oracle = naive::<f64>(op, &cast(&x), &bags, &draws(&patients), &scales(&bags));
-            let plain = naive(op, &x, &bags, &draws(&patients), &scales(&bags));
-            assert_as_good_as_plain(&format!("{op:?}"), got.host(), plain.host(), oracle.host());
+            let got = gradients(f, std::slice::from_ref(&x), std::slice::from_ref(&cot));
+            let oracle = naive::<f64>(op, &cast(&x), &bags, &draws(&patients), &scales(&bags), &cast(&cot));
+            let plain = naive(op, &x, &bags, &draws(&patients), &scales(&bags), &cot);
+            let what = format!("{op:?} of {columns}");
+            assert_as_good_as_plain(&what, got.0[0].host(), plain[0].host(), oracle[0].host());
+            assert_as_good_as_plain(&format!("gradient {what}"), got.1[0].host(), plain[1].host(), oracle[1].host());
             let f = apply(op, bags.clone(), Some(draws(&patients)), Some(scales(&bags)));
-            // Sums of up to 64 terms in another order: a few dozen roundings.
-            assert_golden(&format!("{op:?}"), values(f, &[cast(&x)])[0].host(), oracle.host(), 64.0 * f64::EPSILON);
+            // Sums of up to 1027 terms in another order.
+            assert_golden(&what, values(f, &[cast(&x)])[0].host(), oracle[0].host(), 1027.0 * f64::EPSILON);
         }
+    }
+}
+
+#[test]
+fn masks_are_the_same_on_both_devices() {
+    // Beside long bags, short ones of which many need a rescue.
+    let lengths = [0, 1, 2, 3, 700, 129, 128, 0, 513].into_iter().chain((0..60).map(|i| i % 5));
+    let bags = Ragged::from_lengths(lengths);
+    let patients: Vec<u32> = (0..bags.bags() as u32).map(|b| b.wrapping_mul(0x9E37_79B9)).collect();
+    for (p, rescue) in [(0.5, Rescue::Uniform), (0.97, Rescue::Uniform), (0.97, Rescue::None), (0.0, Rescue::None)] {
+        let op = Sdir { p, rescue, ..Sdir::default() };
+        let draws = BagDraws::new(Draws::new(u64::MAX - 2, 7, "sdir.both"), patients.clone());
+        let keep = op.keep_mask(&bags, Some(&draws)).unwrap();
+        let ones = Tensor::full(&[bags.rows(), 2], 1f32);
+        let (y, dx) = gradients(apply(op, bags.clone(), Some(draws), None), &[ones.clone()], &[ones]);
+        for (row, keep) in keep.iter().enumerate() {
+            let want = [f32::from(u8::from(*keep)); 2];
+            assert_eq!((&y[0].host()[2 * row..][..2], &dx[0].host()[2 * row..][..2]), (&want[..], &want[..]), "{row}");
+        }
+    }
+}
+
+#[test]
+fn a_masked_token_is_not_read() {
+    let bags = Ragged::from_lengths([40, 60]);
+    for gain in [Gain::None, GAUSSIAN] {
+        let op = Sdir { gain, ..Sdir::default() };
+        let keep = op.keep_mask(&bags, Some(&draws(&[1, 2]))).unwrap();
+        let given: Tensor<f32> = normal("x", &[100, 5]);
+        let poisoned = Tensor::from_fn(&[100, 5], |i| if keep[i / 5] { given.host()[i] } else { f32::NAN });
+        let run = |x: &Tensor<f32>| {
+            let scale = op.strong_scale(&placed(x), &bags, Some(&draws(&[1, 2]))).unwrap();
+            let f = apply(op, bags.clone(), Some(draws(&[1, 2])), Some(scale.clone()));
+            (fetched(&scale), gradients(f, std::slice::from_ref(x), std::slice::from_ref(x)))
+        };
+        assert_eq!(run(&given).0, run(&poisoned).0);
+        assert_eq!(run(&given).1.0, run(&poisoned).1.0);
+        assert!(run(&poisoned).1.1[0].host().iter().all(|dx| dx.is_finite()));
     }
 }
 
@@ -150,7 +213,7 @@ fn a_batch_gives_what_its_bags_give_one_by_one() {
     let bags = Ragged::from_lengths([3, 0, 700, 17]);
     let x: Tensor<f32> = normal("x", &[720, 9]);
     let op = Sdir { gain: GAUSSIAN, ..Sdir::default() };
-    let scale = op.strong_scale(&x, &bags, Some(&draws(&[5, 6, 7, 8]))).unwrap();
+    let scale = op.strong_scale(&placed(&x), &bags, Some(&draws(&[5, 6, 7, 8]))).unwrap();
     let f = apply(op, bags.clone(), Some(draws(&[5, 6, 7, 8])), Some(scale.clone()));
     let together = &values(f, std::slice::from_ref(&x))[0];
     for b in 0..4 {
@@ -158,8 +221,8 @@ fn a_batch_gives_what_its_bags_give_one_by_one() {
         let (one, own) = (Ragged::uniform(1, rows.len()), draws(&[5 + b as u32]));
         let cut = rows.start * 9..rows.end * 9;
         let alone = Tensor::new(&[rows.len(), 9], x.host()[cut.clone()].to_vec()).unwrap();
-        let own_scale = op.strong_scale(&alone, &one, Some(&own)).unwrap();
-        assert_eq!(own_scale.host()[0], scale.host()[b]);
+        let own_scale = op.strong_scale(&placed(&alone), &one, Some(&own)).unwrap();
+        assert_eq!(fetched(&own_scale).host()[0], fetched(&scale).host()[b]);
         let alone = &values(apply(op, one, Some(own), Some(own_scale)), &[alone])[0];
         assert_eq!(alone.host(), &together.host()[cut]);
     }
@@ -182,6 +245,18 @@ fn strong_scale_is_the_root_mean_square_of_what_is_kept() {
         .collect();
     // 2400 terms, added in two orders.
     assert_golden("scale", got.host(), &want, 2400.0 * f64::EPSILON);
+    let single: Tensor<f32> = cast(&x);
+    let got = op.strong_scale(&placed(&single), &bags, Some(&draws(&[1, 2, 3]))).unwrap();
+    let plain: Vec<f32> = bags
+        .iter()
+        .map(|rows| {
+            let kept: Vec<usize> = rows.filter(|&row| keep[row]).collect();
+            let energy = |row: &usize| single.host()[row * 4..row * 4 + 4].iter().map(|x| x * x).sum::<f32>() / 4.0;
+            let sum = kept.iter().map(|row| energy(row) + 1e-12).sum::<f32>();
+            if kept.is_empty() { 0.0 } else { (sum / kept.len() as f32).sqrt() }
+        })
+        .collect();
+    assert_as_good_as_plain("scale in f32", fetched(&got).host(), &plain, &want);
 }
 
 #[test]
@@ -213,7 +288,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let cot = [normal("cotangent", &[3000, 21])];
     let op = Sdir { gain: FERMI, ..Sdir::default() };
     assert_same_on_any_number_of_threads(|| {
-        let scale = op.strong_scale(&given[0], &bags, Some(&draws(&[1, 2]))).unwrap();
+        let scale = op.strong_scale(&placed(&given[0]), &bags, Some(&draws(&[1, 2]))).unwrap();
         gradients(apply(op, bags.clone(), Some(draws(&[1, 2])), Some(scale)), &given, &cot)
     });
 }

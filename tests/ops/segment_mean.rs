@@ -24,12 +24,39 @@ fn values_are_as_good_as_plain_arithmetic() {
     let cases = [vec![], vec![0, 0], vec![1], vec![0, 31, 0, 32, 33, 127], vec![2, 10_000, 1, 4096]];
     for lengths in cases {
         let bags = Ragged::from_lengths(lengths.iter().copied());
-        let single: Tensor<f32> = normal("x", &[bags.rows(), 5]);
-        let double: Tensor<f64> = cast(&single);
-        let (oracle, plain) = (naive(&double, &bags), naive(&single, &bags));
-        let what = format!("{lengths:?}");
-        assert_as_good_as_plain(&what, values(apply(&bags), &[single])[0].host(), plain.host(), oracle.host());
-        assert_golden(&what, values(apply(&bags), &[double])[0].host(), oracle.host(), 1e-12);
+        for width in [5, 32] {
+            let single: Tensor<f32> = normal("x", &[bags.rows(), width]);
+            let double: Tensor<f64> = cast(&single);
+            let (oracle, plain) = (naive(&double, &bags), naive(&single, &bags));
+            let what = format!("{lengths:?} x {width}");
+            assert_as_good_as_plain(&what, values(apply(&bags), &[single])[0].host(), plain.host(), oracle.host());
+            assert_golden(&what, values(apply(&bags), &[double])[0].host(), oracle.host(), 1e-12);
+        }
+    }
+}
+
+#[test]
+fn gradients_and_wide_rows_are_as_good_as_plain_arithmetic() {
+    for (lengths, width) in [(vec![], 3), (vec![0, 131, 0, 1, 128, 129, 300], 6), (vec![2, 0, 130], 1100), (vec![4], 0)]
+    {
+        let bags = Ragged::from_lengths(lengths);
+        let x = normal("x", &[bags.rows(), width]);
+        let what = format!("{} x {width}", bags.rows());
+        assert_gradients_as_good_as_plain(&what, apply(&bags), apply(&bags), std::slice::from_ref(&x));
+        let (oracle, plain) = (naive::<f64>(&cast(&x), &bags), naive(&x, &bags));
+        assert_as_good_as_plain(&what, values(apply(&bags), &[x])[0].host(), plain.host(), oracle.host());
+    }
+}
+
+#[test]
+fn a_bag_gives_the_same_bits_in_any_batch() {
+    let bags = Ragged::from_lengths([77, 500, 0, 129]);
+    let x: Tensor<f32> = normal("x", &[706, 8]);
+    let together = &values(apply(&bags), std::slice::from_ref(&x))[0];
+    for (b, rows) in bags.iter().enumerate() {
+        let alone = Tensor::new(&[rows.len(), 8], x.host()[rows.start * 8..rows.end * 8].to_vec()).unwrap();
+        let alone = &values(apply(&Ragged::uniform(1, rows.len())), &[alone])[0];
+        assert_eq!(alone.host(), &together.host()[b * 8..(b + 1) * 8], "bag {b}");
     }
 }
 

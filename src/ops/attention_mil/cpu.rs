@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Affine, AttentionMil, Dims};
+use super::{Affine, AttentionMil, Dims, Given};
 use crate::element::{Feature, Real};
 use crate::features::{Kept, widened, with_elements};
 use crate::ops::math;
@@ -116,14 +116,6 @@ pub(super) struct Saved<T> {
     pub(super) weights: Tensor<T>,
     /// `[N, D or 2 D]`: tanh and sigmoid, unless that is too much; then they are calculated again.
     pub(super) gates: Option<Vec<T>>,
-}
-
-/// The gradients that came in.
-#[derive(Clone, Copy)]
-pub(super) struct Given<'a, T> {
-    pub(super) pooled: Option<&'a Tensor<T>>,
-    pub(super) weights: Option<&'a Tensor<T>>,
-    pub(super) scores: Option<&'a Tensor<T>>,
 }
 
 /// The part of one bag that lies in one tile.

@@ -39,6 +39,13 @@
 //! None. An empty bag, which the paper does not have, pools to zero and has no gradient.
 
 mod cpu;
+mod cuda;
+mod half;
+mod hopper;
+
+pub(crate) use cuda::KERNELS;
+pub(crate) use half::KERNELS as HALF_KERNELS;
+pub(crate) use hopper::KERNELS as HOPPER_KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -82,6 +89,17 @@ pub struct Pooling<T> {
 /// The most memory that tanh and sigmoid of all instances are kept in for the backward pass.
 const KEPT_BYTES: usize = 256 << 20;
 
+/// The gradients that came in.
+#[derive(Clone, Copy)]
+struct Given<'a, T> {
+    pooled: Option<&'a Tensor<T>>,
+    weights: Option<&'a Tensor<T>>,
+    scores: Option<&'a Tensor<T>>,
+}
+
+/// What a device keeps of a forward pass: from the gradients of the outputs to those of the inputs.
+type Backward<T> = Box<dyn FnOnce(Given<'_, T>) -> Result<Vec<Option<Tensor<T>>>>>;
+
 /// The sizes of one call, in the letters of the page.
 #[derive(Clone, Copy, Debug)]
 struct Dims {
@@ -99,8 +117,7 @@ impl<T: Real> AttentionMil<'_, T> {
     pub fn forward<'x>(&self, tape: &Tape<T>, x: impl Into<Rows<'x, T>>, bags: &Ragged) -> Result<Pooling<T>> {
         let x = x.into();
         let dims = self.check(&x, bags)?;
-        let layer = cpu::Layer::new(dims, self);
-        let (kept, bags, device) = (x.kept(), bags.clone(), tape.device());
+        let (kept, bags) = (x.kept(), bags.clone());
         let x = x.var();
         let wants_x = x.wants_grad();
         let absent = Var::constant(Tensor::zeros(&[0]));
@@ -112,19 +129,20 @@ impl<T: Real> AttentionMil<'_, T> {
             )
             .collect();
         let wants_grad = inputs.iter().any(|v| v.wants_grad());
-        let keep = wants_grad && dims.n * layer.width() * size_of::<T>() <= KEPT_BYTES;
-        let ([pooled, weights, scores], gates) = match device {
-            Device::Cpu => cpu::forward(&layer, &kept, &bags, keep),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "attention_mil")),
+        let (outputs, backward): (_, Backward<T>) = match tape.device() {
+            Device::Cpu => {
+                let layer = cpu::Layer::new(dims, self);
+                let keep = wants_grad && dims.n * layer.width() * size_of::<T>() <= KEPT_BYTES;
+                let (outputs, gates) = cpu::forward(&layer, &kept, &bags, keep);
+                let [pooled, weights, _] = outputs.clone();
+                let saved = cpu::Saved { pooled, weights, gates };
+                (outputs, Box::new(move |given| Ok(cpu::backward(&layer, &kept, &bags, &saved, given, wants_x))))
+            }
+            Device::Cuda(gpu) => cuda::forward(gpu, dims, self, &kept, &bags, wants_grad, wants_x)?,
         };
-        let saved = cpu::Saved { pooled: pooled.clone(), weights: weights.clone(), gates };
-        let [pooled, weights, scores] = tape.record(&inputs, [pooled, weights, scores], move |grads| {
+        let [pooled, weights, scores] = tape.record(&inputs, outputs, move |grads| {
             let [pooled, weights, scores] = grads else { unreachable!("three outputs were recorded") };
-            let given = cpu::Given { pooled: pooled.as_ref(), weights: weights.as_ref(), scores: scores.as_ref() };
-            Ok(match device {
-                Device::Cpu => cpu::backward(&layer, &kept, &bags, &saved, given, wants_x),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "attention_mil")),
-            })
+            backward(Given { pooled: pooled.as_ref(), weights: weights.as_ref(), scores: scores.as_ref() })
         });
         Ok(Pooling { pooled, weights, scores })
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Cade;
+use crate::device::Mirror;
 use crate::error::{Error, Result};
 use crate::ops::parallel::rows_mut;
 use crate::ops::tokens::{BagDraws, Coin, segments};
@@ -17,8 +18,8 @@ pub struct Mixing {
     receivers: Ragged,
     donors: Ragged,
     active: Arc<[bool]>,
-    donor: Arc<[u32]>,
-    lambda: Arc<[f64]>,
+    pub(super) donor: Mirror<u32>,
+    pub(super) lambda: Mirror<f64>,
     weight: Option<Arc<[f64]>>,
 }
 

@@ -20,16 +20,21 @@
 //! That of a fully connected layer, group by group.
 //!
 //! # Numerics
-//! Each group is one task, so no sum depends on the number of threads.
+//! Each group is one task, so no sum depends on the number of threads. On a device every sum is of f32 and runs through
+//! its terms in order, whatever the precision of other products: memory bounds this op, and rounding would buy nothing.
 //!
 //! # Cost
 //! Forward `2 B O I` flops, backward twice that. For `B = 1` it reads every weight once and is bound by memory.
-//! Keeps `x` and `y` (for GELU the argument of the activation too).
+//! Keeps `x` and `y` (for GELU the argument of the activation too). On a device it is one launch forward and three
+//! backward (four for more than 32 samples), for any number of groups.
 //!
 //! # Deviations
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -72,7 +77,7 @@ impl GroupedLinear {
         let (op, device, kept_x, w) = (*self, tape.device(), x.value().clone(), weight.value().clone());
         let (y, kept_y) = match device {
             Device::Cpu => cpu::forward(op, &dims, &kept_x, &w, bias.map(Var::value)),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "grouped_linear")),
+            Device::Cuda(gpu) => cuda::forward(gpu, op, &dims, &kept_x, &w, bias.map(Var::value))?,
         };
         let wants_x = x.wants_grad();
         let absent = Var::constant(Tensor::zeros(&[0]));
@@ -81,7 +86,7 @@ impl GroupedLinear {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 3]) };
             let (dx, dw, db) = match device {
                 Device::Cpu => cpu::backward(op, &dims, &kept_x, &w, &kept_y, grad, wants_x),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "grouped_linear")),
+                Device::Cuda(gpu) => cuda::backward(gpu, op, &dims, &kept_x, &w, &kept_y, grad, wants_x)?,
             };
             Ok(vec![dx, Some(dw), has_bias.then_some(db)])
         });

@@ -20,10 +20,13 @@
 //!
 //! # Numerics
 //! Two passes over a row: the variance is a mean of squared differences, which does not cancel. A NaN stays in its row.
-//! Sums over the rows in fixed groups.
+//! Sums over the rows in fixed groups. On a device the same two passes, over registers; groups of rows that depend on the
+//! shape alone, so every card gives the same sums.
 //!
 //! # Cost
-//! About `8 N D` flops forward and `14 N D` backward: bound by memory, one pass each way. Keeps `x`.
+//! About `8 N D` flops forward and `14 N D` backward: bound by memory, one pass each way. Keeps `x`. On a device one launch
+//! forward and two backward, 8 and 12 bytes an element; above 1024 columns rows are read again, from the cache forward and
+//! for the sums of weight and bias from memory (20 bytes backward, three launches).
 //!
 //! # Deviations
 //! None. As in PyTorch, `eps` is under the root.

@@ -20,14 +20,29 @@
 //! Sums over `I` in the type of `weight`; sums over `N` in fixed groups of rows, added in order, so the bits do not
 //! depend on the number of threads. 16-bit features are widened chunk by chunk, in both passes; no widened copy is kept.
 //!
+//! On a device sums are of f32, in a fixed order: over `I` and `O` one after the other in steps of the tensor cores, over
+//! `N` in chunks whose number depends on the shapes alone. A row has the same bits whatever other rows are with it. With
+//! `Precision::F32` a factor of a sum of 128 terms and more is taken apart into three bf16 (f16 features into two, bf16
+//! features are one), and of the products of parts those above 2^-24 of the largest are added: as good as f32, with two
+//! exceptions. An infinity, or a number above 3.39e38, gives NaN; and what a factor has below 2^-133 is lost. Shorter sums
+//! are those of f32 itself. The other precisions round each factor once (`Tf32` to 11 bits, ties away from zero; `Bf16` to
+//! 8; `F16` to 11, above 65504 to infinity); the sum of the bias is of f32 in all of them.
+//!
 //! # Cost
 //! Forward `2 N I O` flops, backward `4 N I O` (`2 N I O` for stored features); reads `x` once each way. Keeps `x` and
 //! `y` (for GELU the argument of the activation too).
+//!
+//! On a device bias and activation ride at the end of the product; backward is one pass over `dL/dy` and `y` for `G` and
+//! the sums of its columns, then a product for each gradient, that of the weight in at most 64 chunks of `4 O I` bytes.
+//! For f32 factors a long sum costs six products of bf16 a term, for bf16 features three.
 //!
 //! # Deviations
 //! None.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::{KERNELS, inner};
 
 use crate::device::Device;
 use crate::element::Real;
@@ -68,7 +83,7 @@ impl Linear {
         let (op, kept_x, w) = (*self, x.kept(), weight.value().clone());
         let (y, kept_y) = match tape.device() {
             Device::Cpu => cpu::forward(op, dims, &kept_x, &w, bias.map(Var::value)),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "linear")),
+            Device::Cuda(gpu) => cuda::forward(gpu, op, dims, &kept_x, &w, bias.map(Var::value))?,
         };
         let x = x.var();
         let (wants_x, device) = (x.wants_grad(), tape.device());
@@ -78,7 +93,7 @@ impl Linear {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 2 + usize::from(has_bias)]) };
             let (dx, dw, db) = match device {
                 Device::Cpu => cpu::backward(op, dims, &kept_x, &w, &kept_y, grad, wants_x),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "linear")),
+                Device::Cuda(gpu) => cuda::backward(gpu, op, dims, &kept_x, &w, &kept_y, grad, wants_x)?,
             };
             Ok([dx, Some(dw)].into_iter().chain(has_bias.then_some(Some(db))).collect())
         });

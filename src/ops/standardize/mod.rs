@@ -18,16 +18,20 @@
 //! `dL/dW = (dL/dW' - dL/db' m^T) diag(1 / s)`, `dL/db = dL/db'`.
 //!
 //! # Numerics
-//! `b'` is summed in f64. Where `|m| / s` is large, `x W'` and `b'` cancel: about log10(|m| / s) digits are lost, as in
+//! `b'` is summed in f64, on every device. A deviation that is not positive is refused, but one that lies on a device is
+//! not read back: there it gives NaN. Where `|m| / s` is large, `x W'` and `b'` cancel: about log10(|m| / s) digits are lost, as in
 //! any layer that sees raw features.
 //!
 //! # Cost
-//! `3 O I` flops and no pass over the patches: a slide of 200,000 patches is never copied to be standardised.
+//! `3 O I` flops, on a device one launch each way, and no pass over the patches: a slide of 200,000 patches is never copied to be standardised.
 //!
 //! # Deviations
 //! Ours; published pipelines feed raw encoder features.
 
 mod cpu;
+mod cuda;
+
+pub(crate) use cuda::KERNELS;
 
 use crate::device::Device;
 use crate::element::Real;
@@ -55,17 +59,20 @@ impl Standardize {
         check(weight, bias, mean, deviation)?;
         let (w, b) = match tape.device() {
             Device::Cpu => cpu::forward(weight.value(), bias.value(), mean, deviation),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "standardize")),
+            Device::Cuda(gpu) => cuda::forward(gpu, weight.value(), bias.value(), mean, deviation)?,
         };
         let (mean, deviation, device) = (mean.clone(), deviation.clone(), tape.device());
         let shape = weight.shape().to_vec();
         let [w, b] = tape.record(&[weight, bias], [w, b], move |grads| {
-            let zeros = |shape: &[usize]| Tensor::zeros(shape);
-            let gw = grads[0].clone().unwrap_or_else(|| zeros(&shape));
-            let gb = grads[1].clone().unwrap_or_else(|| zeros(&shape[..1]));
+            let or_zeros = |grad: &Option<Tensor<T>>, shape: &[usize]| match (grad, device) {
+                (Some(grad), _) => Ok(grad.clone()),
+                (None, Device::Cpu) => Ok(Tensor::zeros(shape)),
+                (None, Device::Cuda(gpu)) => gpu.zeros(shape),
+            };
+            let (gw, gb) = (or_zeros(&grads[0], &shape)?, or_zeros(&grads[1], &shape[..1])?);
             let dw = match device {
                 Device::Cpu => cpu::backward(&gw, &gb, &mean, &deviation),
-                Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "standardize")),
+                Device::Cuda(gpu) => cuda::backward(gpu, &gw, &gb, &mean, &deviation)?,
             };
             Ok(vec![Some(dw), Some(gb)])
         });
@@ -83,6 +90,9 @@ fn check<T: Real>(weight: &Var<T>, bias: &Var<T>, mean: &Tensor<T>, deviation: &
         if got != [want] {
             return shape(arg, format!("[{want}]"), got);
         }
+    }
+    if deviation.device() != Device::Cpu {
+        return Ok(()); // not read back: there such a deviation gives NaN
     }
     match deviation.host().iter().position(|s| s.is_nan() || *s <= T::zero()) {
         Some(index) => Err(Error::Value {
