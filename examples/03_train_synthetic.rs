@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example 03_train_synthetic`
 
+use onkos::Device;
 use onkos::config::RunConfig;
 use onkos::data::{Cohort, Split, SyntheticStudy};
 use onkos::metrics::{Outcome, harrell};
@@ -16,7 +17,7 @@ fn main() -> onkos::Result<()> {
     let config = RunConfig::default();
     let split = Split::random(&north.patients, config.train.validation, config.seed)?;
     let recipe = Recipe::fit(&config, &north, &split.train)?;
-    let trained = train(&config, &north, &split, recipe, |progress| {
+    let trained = train(&config, Device::Cpu, &north, &split, recipe, |progress| {
         if let Progress::Epoch(record) = progress
             && record.epoch % 10 == 0
         {

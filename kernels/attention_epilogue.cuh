@@ -3,7 +3,7 @@
 #include "attention_tile.cuh"
 
 // The bag that holds a row: offset[bag] <= row < offset[bag + 1].
-__device__ __forceinline__ unsigned bag_of(const unsigned* offset, unsigned bags, unsigned row) {
+__device__ __forceinline__ unsigned bag_holding(const unsigned* offset, unsigned bags, unsigned row) {
     unsigned low = 0, high = bags;  // offset[low] <= row < offset[high]
     while (high - low > 1) {
         const unsigned middle = low + (high - low) / 2;
@@ -115,7 +115,7 @@ __device__ __forceinline__ void input_gradient_of_tile(const TileSums& sums, con
         for (int half = 0; half < 2; ++half) {
             if (first_row + tile_row(i, half) >= rows) continue;
             const unsigned row = first + first_row + tile_row(i, half);
-            const size_t bag = grad_pooled ? bag_of(offset, bags, row) : 0;
+            const size_t bag = grad_pooled ? bag_holding(offset, bags, row) : 0;
 #pragma unroll
             for (int j = 0; j < 4; ++j)
 #pragma unroll

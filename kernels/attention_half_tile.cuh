@@ -13,14 +13,14 @@ static_assert(HALF_K * HALF_ROW <= HALF_TILE);
 __device__ __forceinline__ void mma_half(FragmentC& c, const FragmentA& a, const FragmentB& b, __half) { mma_f16(c, a, b); }
 __device__ __forceinline__ void mma_half(FragmentC& c, const FragmentA& a, const FragmentB& b, __nv_bfloat16) { mma_bf16(c, a, b); }
 
-template <class A, class B> struct Same { static constexpr bool YES = false; };
-template <class A> struct Same<A, A> { static constexpr bool YES = true; };
+template <class A, class B> struct SameType { static constexpr bool YES = false; };
+template <class A> struct SameType<A, A> { static constexpr bool YES = true; };
 
 // One operand, stored as S and multiplied as H. Each thread moves two chunks of eight numbers of each stage.
 template <class S, class H, bool K_ALONG_ROWS> struct HalfOperand {
-    Matrix<S> from;
+    TileSource<S> from;
     unsigned first;
-    static constexpr bool SAME = Same<S, H>::YES;
+    static constexpr bool SAME = SameType<S, H>::YES;
 
     __device__ __forceinline__ unsigned extent() const { return K_ALONG_ROWS ? from.rows : from.columns; }
     static __device__ __forceinline__ int place(int chunk) {

@@ -23,8 +23,8 @@ __device__ __forceinline__ void score(const F* x, const float* v, const float* v
     __shared__ TileMemory memory;
     const unsigned first_row = blockIdx.x / tiles * TILE, tile = blockIdx.x % tiles, first_column = tile * TILE;
     TileSums sums;
-    const Matrix<float> inner = u ? Matrix<float>(v, u, width, l) : Matrix<float>(v, width, l);
-    tile_product(sums, Operand<F, true>{Matrix<F>(x + size_t(first) * l, rows, l), first_row}, Operand<float, true>{inner, first_column}, 0, l, grade, memory);
+    const TileSource<float> inner = u ? TileSource<float>(v, u, width, l) : TileSource<float>(v, width, l);
+    tile_product(sums, TileOperand<F, true>{TileSource<F>(x + size_t(first) * l, rows, l), first_row}, TileOperand<float, true>{inner, first_column}, 0, l, grade, memory);
 
     score_of_tile<false>(sums, memory.a[0], v_bias, u_bias, u != nullptr, w, part, gates, first_row, tile, rows, d, width, width, heads);
 }
@@ -124,7 +124,7 @@ __device__ __forceinline__ void pool(const F* x, const float* part, const float*
             pool_heads<MOST_HEADS>(x, part, w_bias, scores, segment_max, segment_sum, pooled, first, rows, n, l, parts, heads, head);
 }
 #define POOL(name, F)                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS)                                                                      \
+    extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)                                                                   \
     name(const F* __restrict__ x, const float* __restrict__ part, const float* __restrict__ w_bias, const unsigned* __restrict__ start, \
          float* __restrict__ scores, float* __restrict__ segment_max, float* __restrict__ segment_sum, float* __restrict__ pooled,  \
          unsigned n, unsigned segments, unsigned l, unsigned parts, unsigned heads) {                                               \
@@ -169,7 +169,7 @@ attention_mil_weights(const float* __restrict__ scores, const float* __restrict_
                       const unsigned* __restrict__ offset, float* __restrict__ weights, unsigned n, unsigned bags, unsigned heads) {
     const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(n) * heads) return;
-    const size_t of = size_t(bag_of(offset, bags, unsigned(i / heads))) * heads + i % heads;
+    const size_t of = size_t(bag_holding(offset, bags, unsigned(i / heads))) * heads + i % heads;
     weights[i] = expf(scores[i] - bag_max[of]) / bag_sum[of];
 }
 
@@ -198,9 +198,9 @@ __device__ __forceinline__ void score_gradient(const F* x, const float* weights,
                                                unsigned heads) {
     const unsigned row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= n) return;
-    const unsigned bag = bag_of(offset, bags, row);
-    const Matrix<F> features(x, n, l);
-    const Matrix<float> grads(grad_pooled, bags * heads, l);
+    const unsigned bag = bag_holding(offset, bags, row);
+    const TileSource<F> features(x, n, l);
+    const TileSource<float> grads(grad_pooled, bags * heads, l);
     for (unsigned head = 0; head < heads; ++head) {
         float sum = 0.f;
         if (grad_pooled) {
@@ -296,8 +296,8 @@ __device__ __forceinline__ void inner_gradient(const F* x, const float* grad_gat
     const unsigned begin = blockIdx.z * split_rows, end = min(begin + split_rows, rows);
     const unsigned first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     TileSums sums;
-    tile_product(sums, Operand<float, false>{Matrix<float>(grad_gates, rows, width), first_row},
-                 Operand<F, false>{Matrix<F>(x + size_t(first) * l, rows, l), first_column}, begin, end, grade, memory);
+    tile_product(sums, TileOperand<float, false>{TileSource<float>(grad_gates, rows, width), first_row},
+                 TileOperand<F, false>{TileSource<F>(x + size_t(first) * l, rows, l), first_column}, begin, end, grade, memory);
     inner_gradient_of_tile(sums, part + (first / split_rows + blockIdx.z) * size_t(width) * l, first_row, first_column, l, d, width);
 }
 #define INNER_GRADIENT(name, F)                                                                                                     \
@@ -338,8 +338,8 @@ attention_mil_input_gradient(const float* __restrict__ grad_gates, const float* 
     __shared__ TileMemory memory;
     const unsigned tiles = (l + TILE - 1) / TILE, first_row = blockIdx.x / tiles * TILE, first_column = blockIdx.x % tiles * TILE;
     TileSums sums;
-    const Matrix<float> inner = u ? Matrix<float>(v, u, width, l) : Matrix<float>(v, width, l);
-    tile_product(sums, Operand<float, true>{Matrix<float>(grad_gates, rows, width), first_row}, Operand<float, false>{inner, first_column}, 0, width, grade,
+    const TileSource<float> inner = u ? TileSource<float>(v, u, width, l) : TileSource<float>(v, width, l);
+    tile_product(sums, TileOperand<float, true>{TileSource<float>(grad_gates, rows, width), first_row}, TileOperand<float, false>{inner, first_column}, 0, width, grade,
                  memory);
     input_gradient_of_tile(sums, weights, grad_pooled, offset, grad_x, first, first_row, first_column, rows, bags, l, heads);
 }

@@ -12,7 +12,7 @@ __device__ __forceinline__ void pack(const float* v, const float* u, H* inner, u
     const size_t i = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
     if (i >= size_t(width) * stride) return;
     const unsigned row = unsigned(i / stride), column = unsigned(i % stride);
-    const Matrix<float> from = u ? Matrix<float>(v, u, width, l) : Matrix<float>(v, width, l);
+    const TileSource<float> from = u ? TileSource<float>(v, u, width, l) : TileSource<float>(v, width, l);
     float eight[8];
     from.load8(row, column, width, l, eight);
     Vec<H> to;
@@ -36,8 +36,8 @@ __device__ __forceinline__ void score(const F* x, const H* inner, const float* v
     DYNAMIC_SHARED(H, memory);
     const unsigned first_row = blockIdx.x / tiles * TILE, tile = blockIdx.x % tiles;
     TileSums sums;
-    half_product(sums, HalfOperand<F, H, true>{Matrix<F>(x + size_t(first) * l, rows, l), first_row},
-                 HalfOperand<H, H, true>{Matrix<H>(inner, width, stride), tile * TILE}, 0, l, memory);
+    half_product(sums, HalfOperand<F, H, true>{TileSource<F>(x + size_t(first) * l, rows, l), first_row},
+                 HalfOperand<H, H, true>{TileSource<H>(inner, width, stride), tile * TILE}, 0, l, memory);
     score_of_tile<true>(sums, reinterpret_cast<float*>(memory), v_bias, u_bias, width > d, w, part, gates, first_row, tile, rows, d, width, gate_stride,
                         heads);
 }
@@ -62,8 +62,8 @@ __device__ __forceinline__ void inner_gradient(const F* x, const H* grad_gates, 
     DYNAMIC_SHARED(H, memory);
     const unsigned begin = blockIdx.z * split_rows, end = min(begin + split_rows, rows), first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     TileSums sums;
-    half_product(sums, HalfOperand<H, H, false>{Matrix<H>(grad_gates, rows, gate_stride), first_row},
-                 HalfOperand<F, H, false>{Matrix<F>(x + size_t(first) * l, rows, l), first_column}, begin, end, memory);
+    half_product(sums, HalfOperand<H, H, false>{TileSource<H>(grad_gates, rows, gate_stride), first_row},
+                 HalfOperand<F, H, false>{TileSource<F>(x + size_t(first) * l, rows, l), first_column}, begin, end, memory);
     inner_gradient_of_tile(sums, part + (first / split_rows + blockIdx.z) * size_t(width) * l, first_row, first_column, l, d, width);
 }
 #define INNER_GRADIENT(name, F, H)                                                                                                  \
@@ -86,8 +86,8 @@ __device__ __forceinline__ void input_gradient(const H* grad_gates, const H* inn
     DYNAMIC_SHARED(H, memory);
     const unsigned tiles = (l + TILE - 1) / TILE, first_row = blockIdx.x / tiles * TILE, first_column = blockIdx.x % tiles * TILE;
     TileSums sums;
-    half_product(sums, HalfOperand<H, H, true>{Matrix<H>(grad_gates, rows, gate_stride), first_row},
-                 HalfOperand<H, H, false>{Matrix<H>(inner, width, stride), first_column}, 0, width, memory);
+    half_product(sums, HalfOperand<H, H, true>{TileSource<H>(grad_gates, rows, gate_stride), first_row},
+                 HalfOperand<H, H, false>{TileSource<H>(inner, width, stride), first_column}, 0, width, memory);
     input_gradient_of_tile(sums, weights, grad_pooled, offset, grad_x, first, first_row, first_column, rows, bags, l, heads);
 }
 #define INPUT_GRADIENT(name, H)                                                                                                     \

@@ -16,13 +16,13 @@ static_assert(TILE_K * TILE_ROW <= TILE_FLOATS);
 enum Grade { GRADE_PLAIN, GRADE_SPLIT, GRADE_TF32 };  // as cuda.rs numbers them
 
 // Rows of `columns` numbers. With two sources, even rows come from the one and odd rows from the other.
-template <class T> struct Matrix {
+template <class T> struct TileSource {
     const T *even, *odd;
     unsigned rows, columns;
     bool aligned;  // 16 bytes at a time
-    __device__ __forceinline__ Matrix(const T* all, unsigned rows, unsigned columns)
+    __device__ __forceinline__ TileSource(const T* all, unsigned rows, unsigned columns)
         : even(all), odd(nullptr), rows(rows), columns(columns), aligned(Vec<T>::fits(all, columns)) {}
-    __device__ __forceinline__ Matrix(const T* even, const T* odd, unsigned rows, unsigned columns)
+    __device__ __forceinline__ TileSource(const T* even, const T* odd, unsigned rows, unsigned columns)
         : even(even), odd(odd), rows(rows), columns(columns), aligned(Vec<T>::fits(even, columns) && Vec<T>::fits(odd, columns)) {}
     __device__ __forceinline__ const T* row(unsigned r) const {
         return odd ? (r & 1 ? odd : even) + size_t(r >> 1) * columns : even + size_t(r) * columns;
@@ -42,8 +42,8 @@ template <class T> struct Matrix {
 };
 
 // One operand of a product: which of its rows or columns belong to the tile, and whether k runs along its rows.
-template <class T, bool K_ALONG_ROWS> struct Operand {
-    Matrix<T> from;
+template <class T, bool K_ALONG_ROWS> struct TileOperand {
+    TileSource<T> from;
     unsigned first;  // of the tile
     static constexpr bool EXACT = sizeof(T) == 2;  // a tf32 number holds it
     static constexpr bool ALONG = K_ALONG_ROWS;
@@ -76,10 +76,10 @@ struct TileMemory {
     alignas(16) float a[2][TILE_FLOATS], b[2][TILE_FLOATS];
 };
 
-struct Split {
+struct TwoTf32 {
     unsigned high, low;
-    template <bool EXACT> static __device__ __forceinline__ Split of(float v) {
-        Split s;
+    template <bool EXACT> static __device__ __forceinline__ TwoTf32 of(float v) {
+        TwoTf32 s;
         if constexpr (EXACT) {
             s.high = __float_as_uint(v), s.low = 0;
         } else {
@@ -125,7 +125,7 @@ template <bool SPLIT, class A, class B> __device__ __forceinline__ void tile_ste
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const float v = B::at(b, column + 8 * j, k + t + 4 * r);
-                const Split s = SPLIT ? Split::of<EXACT_B>(v) : Split{to_tf32(v), 0};
+                const TwoTf32 s = SPLIT ? TwoTf32::of<EXACT_B>(v) : TwoTf32{to_tf32(v), 0};
                 high_b[j].r[r] = s.high, low_b[j].r[r] = s.low;
             }
 #pragma unroll
@@ -134,7 +134,7 @@ template <bool SPLIT, class A, class B> __device__ __forceinline__ void tile_ste
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
                 const float v = A::at(a, row + 16 * i + r % 2 * 8, k + t + r / 2 * 4);
-                const Split s = SPLIT ? Split::of<EXACT_A>(v) : Split{to_tf32(v), 0};
+                const TwoTf32 s = SPLIT ? TwoTf32::of<EXACT_A>(v) : TwoTf32{to_tf32(v), 0};
                 high_a.r[r] = s.high, low_a.r[r] = s.low;
             }
 #pragma unroll

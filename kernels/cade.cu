@@ -6,7 +6,7 @@
 #include "tokens.cuh"
 
 // All sums over the columns of a row are the same in every lane.
-__device__ __forceinline__ float2 statistics(const Row& row, float eps) {
+__device__ __forceinline__ float2 statistics(const TokenRow& row, float eps) {
     float sum = 0.f;
     row.each([&](const Vec<float>& v, unsigned) { sum += (v[0] + v[1]) + (v[2] + v[3]); });
     const float mean = warp_sum(sum) / row.columns;
@@ -113,7 +113,7 @@ cade_statistics(const float* __restrict__ x, const unsigned char* __restrict__ k
     if (row >= rows) return;
     const unsigned bag = bag_of(offset, bags, row);
     if (!is_set(receives, bag) && !is_set(gives, bag)) return;
-    const float2 s = keep && !keep[row] ? statistics_of_zeros(eps) : statistics(Row(x, row, columns, factor), eps);
+    const float2 s = keep && !keep[row] ? statistics_of_zeros(eps) : statistics(TokenRow(x, row, columns, factor), eps);
     put_pair(own, row, s.x, s.y);
 }
 
@@ -128,7 +128,7 @@ __device__ __forceinline__ void mix(const float* x, const unsigned char* keep, c
     const size_t row = row_of_warp();
     if (row >= rows) return;
     const bool kept = !keep || keep[row];
-    const Row in(x, row, kept ? columns : 0, factor);  // the loads are under way while the bag is looked for
+    const TokenRow in(x, row, kept ? columns : 0, factor);  // the loads are under way while the bag is looked for
     const unsigned bag = bag_of(offset, bags, row);
     const bool active = is_set(receives, bag);
     float2 s = make_float2(0.f, 1.f);
@@ -249,7 +249,7 @@ cade_backward_detached(const float* __restrict__ grad, const unsigned char* __re
     if (row >= rows) return;
     if (keep && !keep[row]) return fill(dx, row, columns, 0.f);
     const float slope = factor * stretch[row];
-    const Row owed(grad, row, columns, 1.f);
+    const TokenRow owed(grad, row, columns, 1.f);
     owed.each([&](const Vec<float>& r, unsigned i) {
         write(dx, row, columns, i, [&](int e) { return slope * r[e]; });
     });
@@ -272,10 +272,10 @@ __device__ __forceinline__ void receive(const float* x, const unsigned char* kee
     const unsigned bag = bag_of(offset, bags, row);
     if (!receives[bag]) return;
     const float2 s = pair_at(own, row);
-    const Row owed(grad, row, columns, 1.f);
+    const TokenRow owed(grad, row, columns, 1.f);
     float sum = 0.f, along = 0.f;
     if (!keep || keep[row]) {
-        owed.with(Row(x, row, columns, factor), [&](const Vec<float>& r, const Vec<float>& v, unsigned) {
+        owed.with(TokenRow(x, row, columns, factor), [&](const Vec<float>& r, const Vec<float>& v, unsigned) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) sum += r[e], along += r[e] * (v[e] - s.x);
         });
@@ -386,7 +386,7 @@ cade_to_tokens(const float* __restrict__ x, const unsigned char* __restrict__ ke
     const size_t row = row_of_warp();
     if (row >= rows) return;
     if (keep && !keep[row]) return fill(dx, row, columns, 0.f);
-    const Row owed(grad, row, columns, 1.f);
+    const TokenRow owed(grad, row, columns, 1.f);
     const unsigned bag = bag_of(offset, bags, row);
     const bool mixed = receives[bag], gave = gives[bag];
     if (!mixed && !gave) {
@@ -406,7 +406,7 @@ cade_to_tokens(const float* __restrict__ x, const unsigned char* __restrict__ ke
         shift += more.x, along += more.y;
     }
     shift /= columns, along = along / (columns - 1) / s.y;
-    const Row in(x, row, columns, factor);
+    const TokenRow in(x, row, columns, factor);
     owed.with(in, [&](const Vec<float>& r, const Vec<float>& v, unsigned i) {
         write(dx, row, columns, i, [&](int e) { return __fmul_rn(factor, slope * r[e] + shift + along * (v[e] - s.x)); });
     });

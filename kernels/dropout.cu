@@ -41,7 +41,8 @@ dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset
     for (int round = 0; round < ROUNDS; ++round) {
         const size_t e = begin + 4 * (round * 256 + threadIdx.x);
         if (e >= end) return;
-        Vec<float> v = Vec<float>::load(x, e, n, true);
+        const bool whole = e + 4 <= n;  // all but the last of an odd number
+        Vec<float> v = Vec<float>::load(x, e, n, whole);
         unsigned bag = bag_of(offset, columns, e, low, high);
         size_t start = offset[bag] * (size_t)columns, stop = offset[bag + 1] * (size_t)columns;
         const onkos::Words w = words_from({seed, patient[bag], epoch, purpose}, e - start);
@@ -55,6 +56,6 @@ dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset
             }
             v.set(i, word >> 8 >= threshold ? scale * v[i] + shift : dropped);
         }
-        v.store(y, e, n, true);
+        v.store(y, e, n, whole);
     }
 }

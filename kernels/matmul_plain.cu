@@ -81,12 +81,12 @@ __device__ __forceinline__ void plain_product(const Operand<EA>& a, const Operan
 }
 
 #define PLAIN_FEATURES_(suffix, E)                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256) matmul_nt_plain_##suffix(const E* __restrict__ a, const float* __restrict__ b,               \
+    extern "C" __global__ void __launch_bounds__(256, 2) matmul_nt_plain_##suffix(const E* __restrict__ a, const float* __restrict__ b,               \
         const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k,       \
         unsigned int function) {                                                                                                                 \
         plain_product<true, true>(Operand<E>(a, k, m), Operand<float>(b, k, n), 0, k, LayerEnd{bias, y, argument, n, function});                 \
     }                                                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(256) matmul_tn_plain_##suffix(const float* __restrict__ a, const E* __restrict__ b,               \
+    extern "C" __global__ void __launch_bounds__(256, 2) matmul_tn_plain_##suffix(const float* __restrict__ a, const E* __restrict__ b,               \
         float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk) {                                               \
         const unsigned k_begin = blockIdx.y * chunk, k_end = k - k_begin > chunk ? k_begin + chunk : k;                                            \
         float* part = c + (size_t)blockIdx.y * m * n;                                                                                              \
@@ -96,7 +96,7 @@ __device__ __forceinline__ void plain_product(const Operand<EA>& a, const Operan
 PLAIN_FEATURES_(f32, float)
 PLAIN_FEATURES_(f16, __half)
 PLAIN_FEATURES_(bf16, __nv_bfloat16)
-extern "C" __global__ void __launch_bounds__(256) matmul_nn_plain(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c,
+extern "C" __global__ void __launch_bounds__(256, 2) matmul_nn_plain(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c,
                                                                  unsigned int m, unsigned int n, unsigned int k) {
     plain_product<true, false>(Operand<float>(a, k, m), Operand<float>(b, n, n), 0, k,
         [=](unsigned row, unsigned column, const float4& v) { store_four(c, n, row, column, v); });

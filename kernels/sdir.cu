@@ -39,7 +39,7 @@ struct Gain {
     }
 };
 
-__device__ __forceinline__ float squares(const Row& row) {
+__device__ __forceinline__ float squares(const TokenRow& row) {
     float sum = 0.f;
     row.each([&](const Vec<float>& v, unsigned) {
 #pragma unroll
@@ -48,7 +48,7 @@ __device__ __forceinline__ float squares(const Row& row) {
     return sum;
 }
 // Its square is the energy's; 1e-12, so that the energy of a zero token has a derivative.
-__device__ __forceinline__ float energy2(const Row& row) { return warp_sum(squares(row)) / row.columns + 1e-12f; }
+__device__ __forceinline__ float energy2(const TokenRow& row) { return warp_sum(squares(row)) / row.columns + 1e-12f; }
 
 // One block a bag: the token that is rescued if all are masked. Looks no further than to the first that is kept.
 extern "C" __global__ void __launch_bounds__(128)
@@ -94,7 +94,7 @@ sdir_forward(const float* __restrict__ x, const unsigned int* __restrict__ offse
     const unsigned bag = bag_of(offset, bags, row);
     if (!Mask{patients, rescued, seed, epoch, purpose, threshold}.keeps(bag, row - offset[bag]))
         return fill(y, row, columns, 0.f);
-    const Row in(x, row, columns, 1.f);
+    const TokenRow in(x, row, columns, 1.f);
     if (scale) factor *= Gain{gain, gamma, k, temperature}.at(energy2(in), scale[bag], columns).x;
     in.each([&](const Vec<float>& v, unsigned i) { write(y, row, columns, i, [&](int e) { return factor * v[e]; }); });
 }
@@ -111,14 +111,14 @@ sdir_backward(const float* __restrict__ grad, const float* __restrict__ x, const
     const unsigned bag = bag_of(offset, bags, row);
     if (!Mask{patients, rescued, seed, epoch, purpose, threshold}.keeps(bag, row - offset[bag]))
         return fill(dx, row, columns, 0.f);
-    const Row owed(grad, row, columns, 1.f);
+    const TokenRow owed(grad, row, columns, 1.f);
     if (!scale) {
         owed.each([&](const Vec<float>& r, unsigned i) {
             write(dx, row, columns, i, [&](int e) { return factor * r[e]; });
         });
         return;
     }
-    const Row in(x, row, columns, 1.f);
+    const TokenRow in(x, row, columns, 1.f);
     float inner = 0.f;
     owed.with(in, [&](const Vec<float>& r, const Vec<float>& v, unsigned) {
 #pragma unroll
@@ -146,7 +146,7 @@ sdir_energies(const float* __restrict__ x, const unsigned int* __restrict__ offs
     Pair<double> sums{0.0, 0.0};  // of this lane's columns; the number of rows, in one lane
     for (unsigned token = first + threadIdx.x / 32; token < end; token += blockDim.x / 32) {
         if (!mask.keeps(bag, token)) continue;
-        sums.first += squares(Row(x, (size_t)start + token, columns, 1.f));
+        sums.first += squares(TokenRow(x, (size_t)start + token, columns, 1.f));
         if (threadIdx.x % 32 == 0) sums.second += 1.0;
     }
     sums = block_sum(sums);

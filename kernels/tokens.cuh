@@ -26,7 +26,7 @@ __device__ __forceinline__ size_t row_of_warp() { return (size_t)blockIdx.x * (b
 
 // A row of a warp, times a factor as it enters: lane l has the columns 4 l to 4 l + 3 of each 128. The first 512 stay in
 // registers; what lies beyond is read again, out of the first cache, each time the row is gone over.
-struct Row {
+struct TokenRow {
     static constexpr unsigned HELD = 4, STEP = 128;
     const float* from;
     unsigned columns;
@@ -35,7 +35,7 @@ struct Row {
     Vec<float> held[HELD];
 
     // `all` is the first row: whether the rows suit 16-byte accesses is one answer for the launch.
-    __device__ __forceinline__ Row(const float* all, size_t row, unsigned columns, float factor)
+    __device__ __forceinline__ TokenRow(const float* all, size_t row, unsigned columns, float factor)
         : from(all + row * columns), columns(columns), factor(factor), aligned(Vec<float>::fits(all, columns)) {
 #pragma unroll
         for (unsigned k = 0; k < HELD; ++k)
@@ -58,7 +58,7 @@ struct Row {
         for (unsigned first = HELD * STEP; first < columns; first += STEP) f(fetch(first + column()), first + column());
     }
     // f(v, w, i): the same columns of this row and of another as wide.
-    template <class F> __device__ __forceinline__ void with(const Row& other, F f) const {
+    template <class F> __device__ __forceinline__ void with(const TokenRow& other, F f) const {
 #pragma unroll
         for (unsigned k = 0; k < HELD; ++k)
             if (k * STEP < columns) f(held[k], other.held[k], k * STEP + column());
@@ -76,5 +76,5 @@ template <class F> __device__ __forceinline__ void write(float* y, size_t row, u
 }
 // A row with the same number everywhere.
 __device__ __forceinline__ void fill(float* y, size_t row, unsigned columns, float value) {
-    for (unsigned i = Row::column(); i < columns; i += Row::STEP) write(y, row, columns, i, [&](int) { return value; });
+    for (unsigned i = TokenRow::column(); i < columns; i += TokenRow::STEP) write(y, row, columns, i, [&](int) { return value; });
 }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BinRule, MissingGenes, Modality, Scaling};
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
@@ -121,6 +122,8 @@ pub struct TrainConfig {
     pub modality_dropout: f64,
     /// Which epoch's parameters are kept.
     pub select: Select,
+    /// How matrix products are calculated on a device; the CPU knows only f32.
+    pub precision: Precision,
     /// Stop after this many epochs without a better validation figure; 0 never stops early.
     pub patience: u32,
 }
@@ -144,6 +147,7 @@ impl Default for TrainConfig {
             validation: 0.2,
             modality_dropout: 0.0,
             select: Select::ValidationLoss,
+            precision: Precision::F32,
             patience: 0,
         }
     }
@@ -205,7 +209,7 @@ impl RunConfig {
 }
 
 /// A choice as a run file spells it.
-fn word(choice: &impl Serialize) -> String {
+pub(crate) fn word(choice: &impl Serialize) -> String {
     serde_json::to_string(choice).expect("a choice is one word")
 }
 

@@ -214,6 +214,27 @@ pub enum Error {
         /// All that it has.
         total: u64,
     },
+    /// A batch does not fit into the memory of a device.
+    #[error(
+        "{device} has not enough memory for {place}: its {patients} patients with {patches} patches{} need about {}, {} are \
+         free; {}", largest_of(largest.as_ref()), size(*bytes), size(*free), advice(*patients)
+    )]
+    BatchMemory {
+        /// The device.
+        device: String,
+        /// Which batch, with its epoch or its cohort.
+        place: String,
+        /// The patients of the batch.
+        patients: usize,
+        /// All their patches.
+        patches: usize,
+        /// The case with the most patches, and their number.
+        largest: Option<(String, usize)>,
+        /// The bytes that the batch needs.
+        bytes: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
     /// A metric has no value for this data; the reason says what is missing.
     #[error(transparent)]
     Undefined(#[from] Undefined),
@@ -242,6 +263,22 @@ impl Error {
         let path = path.into();
         |source| Error::Io { path, source }
     }
+}
+
+fn largest_of(largest: Option<&(String, usize)>) -> String {
+    largest.map_or(String::new(), |(case, patches)| format!(" (most of them of {case}: {patches})"))
+}
+
+fn advice(patients: usize) -> &'static str {
+    match patients {
+        1 => "give this patient fewer patches, or use --device cpu",
+        _ => "lower train.patches_per_batch or train.batch, or use --device cpu",
+    }
+}
+
+/// A number of bytes for people.
+fn size(bytes: u64) -> String {
+    if bytes < 1 << 30 { format!("{:.1} MiB", gib(bytes) * 1024.0) } else { format!("{:.2} GiB", gib(bytes)) }
 }
 
 fn gib(bytes: u64) -> f64 {

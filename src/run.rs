@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::config::{RunConfig, Select};
 use crate::data::{Cohort, FileHash, Split, write_file};
+use crate::device::{Device, Precision};
 use crate::error::{Error, Result, toml_error};
 use crate::evaluate::{Evaluation, Figures};
 use crate::model::{Predictions, Predictor};
@@ -44,6 +45,10 @@ pub struct Manifest {
     pub command: Vec<String>,
     /// The device.
     pub device: String,
+    /// Its name, if it has one of its own.
+    pub device_name: Option<&'static str>,
+    /// How matrix products were calculated on it.
+    pub precision: Precision,
     /// The SIMD level of the machine: another one may round differently.
     pub simd: &'static str,
     /// Threads; the result does not depend on them.
@@ -66,6 +71,8 @@ pub struct Manifest {
     pub training_seconds: f64,
     /// The most memory that the process held, in bytes; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// The most memory that tensors took on the device, in bytes; absent on the CPU.
+    pub peak_device_memory_bytes: Option<u64>,
 }
 
 /// Reads a run file.
@@ -217,6 +224,16 @@ impl Run {
     pub fn open(path: &Path) -> Result<Run> {
         let config = read_config(&path.join(CONFIG))?;
         Ok(Run { path: path.into(), config, predictor: Predictor::load(&path.join(MODEL))? })
+    }
+
+    /// Opens a run folder to predict on a device, there with the precision that the model was trained in.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Predictor::to`].
+    pub fn open_on(path: &Path, device: Device) -> Result<Run> {
+        let run = Run::open(path)?;
+        let predictor = run.predictor.to(device.with_precision(run.config.train.precision))?;
+        Ok(Run { predictor, ..run })
     }
 }
 

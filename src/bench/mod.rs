@@ -11,6 +11,7 @@ mod concat;
 mod cox;
 mod dropout;
 mod fusion;
+mod gather;
 mod grouped_linear;
 mod layer_norm;
 mod linear;
@@ -114,6 +115,7 @@ pub fn registry() -> Vec<Case> {
         standardize::cases(),
         add::cases(),
         concat::cases(),
+        gather::cases(),
         fusion::cases(),
     ];
     ops.into_iter().flatten().collect()

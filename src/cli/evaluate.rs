@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Global, Outcome, open_all, print_json, table};
+use crate::device::Device;
 use crate::error::Result;
 use crate::model::Batching;
 use crate::run::{self, Run};
@@ -24,8 +25,8 @@ pub(super) struct Evaluate {
 }
 
 impl Evaluate {
-    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
-        let Run { config, predictor, .. } = Run::open(&self.run)?;
+    pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
+        let Run { config, predictor, .. } = Run::open_on(&self.run, device)?;
         let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
         let mut all = Vec::new();
         for cohort in open_all(&self.cohorts)? {

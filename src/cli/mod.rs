@@ -81,8 +81,8 @@ pub fn run() -> ExitCode {
     let result = start(&cli.global).and_then(|device| match &cli.command {
         Command::Quickstart(command) => command.run(&cli.global, device),
         Command::Train(command) => command.run(&cli.global, device),
-        Command::Evaluate(command) => command.run(&cli.global),
-        Command::Predict(command) => command.run(&cli.global),
+        Command::Evaluate(command) => command.run(&cli.global, device),
+        Command::Predict(command) => command.run(&cli.global, device),
         Command::Check(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
         Command::Bench(command) => command.run(&cli.global, device),

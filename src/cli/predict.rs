@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Global, Outcome, open_all, print_json};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Batching;
 use crate::run::{self, Run};
@@ -27,13 +28,13 @@ pub(super) struct Predict {
 }
 
 impl Predict {
-    pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
+    pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
         // Writing over is renaming over, and that would replace a device such as /dev/stdout by a file.
         let replaceable = |there: std::fs::Metadata| self.force && (there.is_file() || there.is_symlink());
         if !std::fs::symlink_metadata(&self.out).map_or(true, replaceable) {
             return Err(Error::Exists { path: self.out.clone() });
         }
-        let Run { config, predictor, .. } = Run::open(&self.run)?;
+        let Run { config, predictor, .. } = Run::open_on(&self.run, device)?;
         let cohort = open_all(std::slice::from_ref(&self.cohort))?.remove(0);
         let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
         let predictions = predictor.predict(&cohort, batching)?;

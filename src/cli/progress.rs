@@ -4,6 +4,7 @@ use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::device::Device;
 use crate::evaluate::Figure;
 use crate::train::{EpochRecord, Progress};
 
@@ -30,6 +31,13 @@ impl Bar {
     /// Shows what a training tells.
     pub(super) fn show(&self, progress: &Progress<'_>) {
         match progress {
+            Progress::Start { device, resident } => {
+                if self.plain {
+                    let _ = writeln!(std::io::stderr(), "{}", started(*device, *resident));
+                } else {
+                    self.bar.println(started(*device, *resident));
+                }
+            }
             Progress::Batch { epoch, batch, batches, loss } => {
                 self.bar.set_length(*batches as u64 * u64::from(self.epochs));
                 self.bar.set_position((u64::from(*epoch) - 1) * *batches as u64 + *batch as u64);
@@ -61,5 +69,19 @@ impl Bar {
     /// Takes the bar away.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Where a training runs.
+fn started(device: Device, resident: u64) -> String {
+    match device {
+        Device::Cpu => "training on the CPU".into(),
+        Device::Cuda(gpu) => {
+            let stay = match resident {
+                0 => String::new(),
+                bytes => format!(", {:.2} GiB of features stay there", super::train::gib(bytes)),
+            };
+            format!("training on {gpu} ({}, {}){stay}", gpu.name(), gpu.precision())
+        }
     }
 }

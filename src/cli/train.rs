@@ -13,7 +13,7 @@ use super::progress::Bar;
 use super::{Global, Outcome, open_all, print_json, table};
 use crate::config::RunConfig;
 use crate::data::{Cohort, RunDir, Split};
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::evaluate::Figures;
 use crate::model::{Batching, CohortSource, Recipe};
@@ -128,7 +128,7 @@ impl Train {
         let mut written = Ok(());
         let bar = Bar::new(config.train.epochs, global.json);
         let start = Instant::now();
-        let trained = train(&config, source, &split, recipe, |progress| {
+        let trained = train(&config, device, source, &split, recipe, |progress| {
             bar.show(progress);
             if let (Progress::Epoch(record), Ok(())) = (progress, &written) {
                 let line = serde_json::to_string(record).expect("plain data");
@@ -172,11 +172,17 @@ impl Train {
                 all.push(figures);
             }
         }
+        let gpu = match device {
+            Device::Cpu => None,
+            Device::Cuda(gpu) => Some(gpu),
+        };
         let peak_memory_bytes = crate::device::peak_memory_bytes();
         let manifest = Manifest {
             onkos: env!("CARGO_PKG_VERSION"),
             command: std::env::args().collect(),
             device: device.to_string(),
+            device_name: gpu.map(Gpu::name),
+            precision: config.train.precision,
             simd: crate::device::simd_level(),
             threads: crate::device::threads(),
             seed: config.seed,
@@ -188,6 +194,7 @@ impl Train {
             kept_epoch: trained.kept_epoch,
             training_seconds,
             peak_memory_bytes,
+            peak_device_memory_bytes: gpu.map(|gpu| gpu.usage().peak_bytes),
         };
         run::write_json(&path.join(run::MANIFEST), &manifest)?;
         drop(metrics);

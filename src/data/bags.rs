@@ -81,17 +81,34 @@ impl Bags {
     /// The bags of the given patients as elements of `T`, whose size must be that of the element type.
     fn copy<T: Element>(&self, patients: &[usize], rows: usize) -> Tensor<T> {
         let mut elements = vec![T::default(); rows * self.width];
-        let mut left: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
-        let mut jobs = Vec::new();
-        for piece in patients.iter().flat_map(|&p| &self.pieces[p]) {
-            let (to, rest) = left.split_at_mut(piece.rows * self.width * self.dtype.bytes());
-            jobs.push((piece, to));
-            left = rest;
-        }
-        jobs.into_par_iter().for_each(|(piece, to)| {
-            to.copy_from_slice(piece.file.bytes(piece.start..piece.start + to.len()));
-        });
+        self.read(patients, 0, bytemuck::cast_slice_mut(&mut elements));
         Tensor::new(&[rows, self.width], elements).expect("the elements were counted from the same rows")
+    }
+
+    /// Copies bytes of the bags of the given patients, one after another, from byte `from` of all of them on.
+    pub(crate) fn read(&self, patients: &[usize], from: usize, to: &mut [u8]) {
+        /// What one task copies: large enough to be worth one, small enough to share a long bag among threads.
+        const BLOCK: usize = 1 << 20;
+        let (mut left, mut skip, mut jobs) = (to, from, Vec::new());
+        for piece in patients.iter().flat_map(|&p| &self.pieces[p]) {
+            let bytes = piece.rows * self.width * self.dtype.bytes();
+            if bytes <= skip {
+                skip -= bytes;
+                continue;
+            }
+            let (start, len) = (piece.start + skip, (bytes - skip).min(left.len()));
+            skip = 0;
+            let (to, rest) = left.split_at_mut(len);
+            jobs.extend(to.chunks_mut(BLOCK).enumerate().map(|(i, to)| (piece, start + i * BLOCK, to)));
+            left = rest;
+            if left.is_empty() {
+                break;
+            }
+        }
+        assert!(left.is_empty(), "more bytes were asked for than the bags have");
+        jobs.into_par_iter().for_each(|(piece, start, to)| {
+            to.copy_from_slice(piece.file.bytes(start..start + to.len()));
+        });
     }
 
     /// Looks at every element of every bag and reports each slide with a NaN or an infinity in it.

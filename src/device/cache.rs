@@ -117,8 +117,6 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
@@ -28,6 +29,17 @@ pub enum Precision {
     F16,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+        })
+    }
+}
+
 /// One CUDA device, by its number, and the precision of the products on it. A small handle: the context behind it lives
 /// as long as the program.
 #[derive(Clone, Copy)]
@@ -44,6 +56,20 @@ struct Card {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     functions: Mutex<HashMap<(&'static str, &'static str), CudaFunction>>,
+    bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    waits: AtomicU64,
+}
+
+/// What the tensors of this program took of a device, and how often the program waited for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of the tensors that are there now.
+    pub bytes: u64,
+    /// The most that there were at once, since the program began or [`Gpu::forget_peak`].
+    pub peak_bytes: u64,
+    /// How often the program stood still until all that was launched was done.
+    pub waits: u64,
 }
 
 static CARDS: Mutex<BTreeMap<usize, &'static Card>> = Mutex::new(BTreeMap::new());
@@ -125,11 +151,43 @@ impl Gpu {
         Ok((free as u64, total as u64))
     }
 
+    /// The bytes that tensors can still have: what is free, and what freed tensors left in the pool of the driver.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    #[allow(unsafe_code)]
+    pub fn available(self) -> Result<u64> {
+        use sys::CUmemPool_attribute as Attribute;
+        let (free, _) = self.memory()?;
+        // SAFETY: the device and its pool exist; both attributes are unsigned 64-bit numbers.
+        let read = |attribute| unsafe {
+            let mut bytes = 0u64;
+            let pool = result::device::get_default_mem_pool(self.card.context.cu_device())?;
+            result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()).map(|()| bytes)
+        };
+        let reserved = read(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+        let left = reserved.and_then(|r| Ok(r - read(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?.min(r)));
+        Ok(free + left.map_err(|e| self.failed("reading its memory", e))?)
+    }
+
+    /// What this program's tensors took of it so far.
+    pub fn usage(self) -> Usage {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let card = self.card;
+        Usage { bytes: read(&card.bytes), peak_bytes: read(&card.peak_bytes), waits: read(&card.waits) }
+    }
+
+    /// Begins [`Usage::peak_bytes`] anew.
+    pub fn forget_peak(self) {
+        self.card.peak_bytes.store(self.card.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Waits until everything that was launched is done; errors of kernels come out here at the latest.
     ///
     /// # Errors
     /// [`Error::Cuda`].
     pub fn synchronize(self) -> Result<()> {
+        self.card.waits.fetch_add(1, Ordering::Relaxed);
         self.card.stream.synchronize().map_err(|e| self.failed("waiting for its kernels", e))
     }
 
@@ -225,6 +283,7 @@ impl Gpu {
     /// [`Error::Cuda`] names the first that cannot be loaded.
     pub fn load_all(self) -> Result<usize> {
         let here: Vec<&str> = module::files(self.card.capability).collect();
+        self.bind()?;
         let mut loaded = 0;
         for kernel in crate::ops::kernels().filter(|kernel| here.contains(&kernel.module)) {
             for (suffix, _) in kernel.variants {
@@ -277,7 +336,8 @@ impl Card {
             )?;
         }
         let name = context.name()?;
-        Ok(Card { ordinal, name, capability, multiprocessors, context, stream, functions: Mutex::default() })
+        let (functions, bytes, peak_bytes, waits) = Default::default();
+        Ok(Card { ordinal, name, capability, multiprocessors, context, stream, functions, bytes, peak_bytes, waits })
     }
 }
 
@@ -309,13 +369,23 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    #[allow(unsafe_code)]
     fn new(gpu: Gpu, bytes: usize) -> Result<Memory> {
+        Memory::on_stream(gpu, bytes, &gpu.card.stream)
+    }
+
+    /// Memory that is there from this place of another stream on. It is freed in the order of the device's own, which
+    /// has to wait for the other one before it uses the memory.
+    #[allow(unsafe_code)]
+    pub(super) fn on_stream(gpu: Gpu, bytes: usize, stream: &CudaStream) -> Result<Memory> {
         gpu.bind()?;
         // An allocation of nothing is refused; a tensor of nothing still has an address.
         // SAFETY: the context of the stream is bound.
-        match unsafe { result::malloc_async(gpu.card.stream.cu_stream(), bytes.max(16)) } {
-            Ok(address) => Ok(Memory { gpu, address, bytes }),
+        match unsafe { result::malloc_async(stream.cu_stream(), bytes.max(16)) } {
+            Ok(address) => {
+                let now = gpu.card.bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+                gpu.card.peak_bytes.fetch_max(now, Ordering::Relaxed);
+                Ok(Memory { gpu, address, bytes })
+            }
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let (free, total) = gpu.memory()?;
                 Err(Error::DeviceMemory { device: gpu.to_string(), bytes: bytes as u64, free, total })
@@ -340,6 +410,7 @@ impl Memory {
         self.gpu.bind()?;
         if len > 0 {
             let stream = &self.gpu.card.stream;
+            self.gpu.card.waits.fetch_add(1, Ordering::Relaxed);
             // SAFETY: the memory has at least as many bytes as `data`, which outlives the copy: it is waited for.
             unsafe { result::memcpy_dtoh_async(&mut data, self.address, stream.cu_stream()) }
                 .and_then(|()| stream.synchronize())
@@ -367,6 +438,7 @@ impl Drop for Memory {
             // SAFETY: the address came from malloc_async and is not used after this.
             let _ = unsafe { result::free_async(self.address, self.gpu.card.stream.cu_stream()) };
         }
+        self.gpu.card.bytes.fetch_sub(self.bytes as u64, Ordering::Relaxed);
     }
 }
 

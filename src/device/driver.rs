@@ -11,7 +11,7 @@ const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
 const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
 /// What onkos calls. Libraries that only pretend to be the driver (stubs in containers) lack some of them.
-const SYMBOLS: [&str; 26] = [
+const SYMBOLS: [&str; 30] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -21,6 +21,7 @@ const SYMBOLS: [&str; 26] = [
     "cuDevicePrimaryCtxRetain",
     "cuDeviceTotalMem_v2",
     "cuEventCreate",
+    "cuEventDestroy_v2",
     "cuEventElapsedTime_v2",
     "cuEventRecord",
     "cuEventSynchronize",
@@ -28,8 +29,10 @@ const SYMBOLS: [&str; 26] = [
     "cuLaunchKernel",
     "cuMemAllocAsync",
     "cuMemFreeAsync",
+    "cuMemFreeHost",
     "cuMemGetInfo_v2",
     "cuMemHostAlloc",
+    "cuMemPoolGetAttribute",
     "cuMemPoolSetAttribute",
     "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
@@ -37,6 +40,7 @@ const SYMBOLS: [&str; 26] = [
     "cuMemsetD8Async",
     "cuModuleGetFunction",
     "cuModuleLoadData",
+    "cuStreamCreate",
     "cuStreamWaitEvent",
 ];
 

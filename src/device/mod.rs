@@ -12,15 +12,17 @@ mod probe;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub(crate) use cuda::Memory;
-pub use cuda::{Gpu, Precision};
+pub use cuda::{Gpu, Precision, Usage};
 pub use found::{Found, Kernels, find, kernels_of_this_build};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
 pub use probe::{memory_bytes, peak_memory_bytes, simd_level, threads};
 pub(crate) use table::{Table, Words};
+pub(crate) use upload::{Arriving, Moment, Uploader};
 
 use crate::element::Element;
 use crate::error::{Error, Result};

@@ -1,5 +1,8 @@
 //! What a model sees of some patients.
 
+use crate::device::Device;
+use crate::element::Real;
+use crate::error::Result;
 use crate::features::Features;
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
@@ -35,6 +38,24 @@ pub struct Patches {
 }
 
 impl<T> Batch<T> {
+    /// The same batch on a device.
+    ///
+    /// # Errors
+    /// As [`Tensor::to`].
+    pub fn to(&self, device: Device) -> Result<Batch<T>>
+    where
+        T: Real,
+    {
+        let genes = |g: &Genes<T>| -> Result<_> { Ok(Genes { values: g.values.to(device)?, rows: g.rows.clone() }) };
+        let patches =
+            |p: &Patches| -> Result<_> { Ok(Patches { features: p.features.to(device)?, bags: p.bags.clone() }) };
+        Ok(Batch {
+            patients: self.patients.clone(),
+            genes: self.genes.as_ref().map(genes).transpose()?,
+            patches: self.patches.as_ref().map(patches).transpose()?,
+        })
+    }
+
     /// The number of patients, `B`.
     pub fn size(&self) -> usize {
         self.patients.len()

@@ -1,29 +1,61 @@
 //! Batches out of a cohort, as a recipe says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Batch, Genes, Patches, Recipe, Source};
-use crate::data::{Cohort, Modality};
+use super::feed::{self, Feed};
+use super::{Batch, BatchSize, Footprint, Genes, Patches, Recipe, Source};
+use crate::data::{Bags, Cohort, Modality};
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
+use crate::features::Features;
 use crate::nn::Noise;
+use crate::ops::Gather;
 use crate::rng::{Draws, name32};
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
 
 /// A cohort as a model sees it. Patients are indices into those of the cohort.
+///
+/// It gives batches on one device. Expression always lies there; features lie there too if there is room, so that a
+/// batch is a list of offsets and a copy on the device, and come batch by batch if not.
 #[derive(Debug)]
 pub struct CohortSource<'a> {
     cohort: &'a Cohort,
-    genes: Option<Expression>,
-    patches: bool,
+    /// Scaled expression of all patients: a column for each gene of each signature, signature after signature.
+    genes: Option<Tensor<f32>>,
+    patches: Option<Store>,
     modality_dropout: f64,
+    device: Device,
+    footprint: Footprint,
+    plan: Mutex<Plan>,
+    /// The bytes that were free when a batch asked last.
+    free: AtomicU64,
 }
 
-/// Scaled expression of all patients, and which of its columns each signature reads, signature after signature.
+/// Where features are.
 #[derive(Debug)]
-struct Expression {
-    scaled: Tensor<f32>,
-    columns: Vec<usize>,
+enum Store {
+    /// The mapped files.
+    Files,
+    /// All of them lie on the device.
+    Device(Features),
+    /// The mapped files, by a worker that is a batch ahead.
+    Feed(Box<Mutex<Feed>>),
+}
+
+/// The batches that were announced, and the one that was asked for last.
+#[derive(Debug, Default)]
+struct Plan {
+    batches: usize,
+    asked: usize,
+    last: Vec<usize>,
+    noise: Option<Noise>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> CohortSource<'a> {
@@ -49,8 +81,11 @@ impl<'a> CohortSource<'a> {
                 let column = |gene: &String| {
                     place.get(gene.as_str()).copied().ok_or_else(|| Error::SignatureGene { gene: gene.clone() })
                 };
-                let columns = genes.map(column).collect::<Result<_>>()?;
-                Some(Expression { scaled: inputs.scaler.apply(&cohort.name, rna, inputs.missing)?, columns })
+                let columns = genes.map(column).collect::<Result<Vec<usize>>>()?;
+                let scaled = inputs.scaler.apply(&cohort.name, rna, inputs.missing)?;
+                let rows = scaled.host().chunks(scaled.matrix().1.max(1));
+                let values = rows.flat_map(|row| columns.iter().map(|&c| row[c])).collect();
+                Some(Tensor::new(&[cohort.len(), columns.len()], values)?)
             }
             _ => None,
         };
@@ -59,19 +94,134 @@ impl<'a> CohortSource<'a> {
                 let (want, got) = (inputs.width, bags.width());
                 return Err(Error::PatchWidth { cohort: name(), source_cohort: recipe.source.clone(), want, got });
             }
-            (Some(_), Some(_)) => true,
-            _ => false,
+            (Some(_), Some(_)) => Some(Store::Files),
+            _ => None,
         };
-        if genes.is_none() && !patches {
+        if genes.is_none() && patches.is_none() {
             return Err(Error::NoInputs { cohort: name() });
         }
-        Ok(CohortSource { cohort, genes, patches, modality_dropout: 0.0 })
+        let bytes = cohort.slides.as_ref().map_or(0, |bags| bags.dtype().bytes());
+        Ok(CohortSource {
+            cohort,
+            genes,
+            patches,
+            modality_dropout: 0.0,
+            device: Device::Cpu,
+            footprint: Footprint::new(recipe, bytes),
+            plan: Mutex::default(),
+            free: AtomicU64::new(0),
+        })
     }
 
     /// The same source, hiding one modality of a patient who has both with this probability in training.
     #[must_use]
     pub fn hiding(self, modality_dropout: f64) -> CohortSource<'a> {
         CohortSource { modality_dropout, ..self }
+    }
+
+    /// The same source with its batches on a device. Features that take at most `room` bytes are copied there now and
+    /// stay; with more, or without room, a batch is copied while the device calculates with the one before it, as
+    /// [`upcoming`](Source::upcoming) has announced them.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`] if not even the expression fits, [`Error::Cuda`] of the device.
+    pub fn on(self, device: Device, room: u64) -> Result<CohortSource<'a>> {
+        let genes = self.genes.as_ref().map(|genes| genes.to(device)).transpose()?;
+        let patches = match (&self.patches, device, &self.cohort.slides) {
+            (Some(_), Device::Cuda(gpu), Some(bags)) => Some(Store::of(gpu, bags, room)?),
+            (Some(_), ..) => Some(Store::Files),
+            (None, ..) => None,
+        };
+        Ok(CohortSource { genes, patches, device, ..self })
+    }
+
+    /// The bytes of features that lie on a device and stay there.
+    pub fn resident(&self) -> u64 {
+        match &self.patches {
+            Some(Store::Device(features)) => self.footprint.feature_bytes(features.rows()),
+            _ => 0,
+        }
+    }
+
+    /// The room that [`on`](Self::on) may use on a device if batches of these patients are trained on: what is left when
+    /// the largest has twice what it needs by [`Footprint::bytes`], with a sixteenth of the memory for what that does not
+    /// count: kernels, sums of theirs, and the validation patients, whose batches are less because nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn room(&self, device: Device, batches: &[Vec<usize>]) -> Result<u64> {
+        let Device::Cuda(gpu) = device else { return Ok(0) };
+        let bytes = |batch: &Vec<usize>| self.footprint.bytes(self.size(batch), true);
+        let largest = batches.iter().map(bytes).max().unwrap_or(0);
+        let (_, total) = gpu.memory()?;
+        let genes = self.genes.as_ref().map_or(0, |genes| 4 * genes.len() as u64);
+        Ok(gpu.available()?.saturating_sub(2 * largest + total / 16 + genes))
+    }
+
+    fn size(&self, patients: &[usize]) -> BatchSize {
+        BatchSize { patients: patients.len(), patches: patients.iter().map(|&p| self.patches(p)).sum() }
+    }
+
+    /// The bytes that a batch needs besides what lies on the device already. While the features of a batch are used, a
+    /// worker brings those of the next; it has had its turn if they are of one size.
+    fn need(&self, patients: &[usize], noise: Option<Noise>) -> u64 {
+        let size = self.size(patients);
+        let ahead = match &self.patches {
+            Some(Store::Feed(_)) => self.footprint.feature_bytes(size.patches),
+            _ => 0,
+        };
+        self.footprint.bytes(size, noise.is_some()) + ahead
+    }
+
+    /// Refuses a batch that will not fit, before anything of it is launched.
+    fn check_memory(&self, gpu: Gpu, patients: &[usize], noise: Option<Noise>) -> Result<()> {
+        let need = self.need(patients, noise);
+        // The question costs more than a small batch. If another program takes what was free, an allocation fails.
+        if need <= self.free.load(Ordering::Relaxed) / 2 {
+            return Ok(());
+        }
+        let free = gpu.available()?;
+        self.free.store(free, Ordering::Relaxed);
+        if need <= free {
+            return Ok(());
+        }
+        // What is freed in the order of the stream is not free before the stream has come there.
+        gpu.synchronize()?;
+        let free = gpu.available()?;
+        if need <= free { Ok(()) } else { Err(self.too_large(gpu, need, free)) }
+    }
+
+    fn too_large(&self, gpu: Gpu, bytes: u64, free: u64) -> Error {
+        let plan = lock(&self.plan);
+        let number = match (plan.asked.checked_sub(1), plan.batches) {
+            (Some(at), batches) if batches > 0 => format!("batch {} of {batches}", at % batches + 1),
+            _ => "a batch".into(),
+        };
+        let place = match plan.noise {
+            Some(noise) => format!("{number} of epoch {}", noise.epoch + 1),
+            None => format!("{number} of cohort {}", self.cohort.name),
+        };
+        let BatchSize { patients, patches } = self.size(&plan.last);
+        let most = plan.last.iter().copied().max_by_key(|&p| self.patches(p)).filter(|&p| self.patches(p) > 0);
+        let largest = most.map(|p| (self.cohort.patients[p].case.clone(), self.patches(p)));
+        Error::BatchMemory { device: gpu.to_string(), place, patients, patches, largest, bytes, free }
+    }
+
+    /// The features of the named patients of a batch, whose bags have these rows.
+    fn features(&self, bags: &Bags, from: &Store, patients: &[usize], rows: &Ragged) -> Result<Features> {
+        // A hidden bag is an empty one.
+        let visible = || -> Vec<usize> {
+            let shown = patients.iter().zip(rows.iter()).filter(|(_, bag)| !bag.is_empty());
+            shown.map(|(&p, _)| p).collect()
+        };
+        match from {
+            Store::Files => Ok(bags.gather(&visible()).0),
+            Store::Device(all) => {
+                let starts: Vec<usize> = patients.iter().map(|&p| bags.ragged().bag(p).start).collect();
+                Gather.features(all, &starts, rows)
+            }
+            Store::Feed(feed) => lock(feed).take(&visible()),
+        }
     }
 
     fn has_genes(&self, p: usize) -> bool {
@@ -89,6 +239,25 @@ impl<'a> CohortSource<'a> {
         let genes = stream.uniform(1) < 0.5;
         (genes, !genes)
     }
+
+    fn name(&self, p: usize) -> u32 {
+        name32(&self.cohort.patients[p].case)
+    }
+}
+
+impl Store {
+    fn of(gpu: Gpu, bags: &Bags, room: u64) -> Result<Store> {
+        let bytes = (bags.ragged().rows() * bags.width() * bags.dtype().bytes()) as u64;
+        if bytes <= room {
+            match feed::all(gpu, bags) {
+                Ok(features) => return Ok(Store::Device(features)),
+                // Somebody else took the room.
+                Err(Error::DeviceMemory { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(Store::Feed(Box::new(Mutex::new(Feed::new(gpu, bags)?))))
+    }
 }
 
 impl Source<f32> for CohortSource<'_> {
@@ -97,28 +266,54 @@ impl Source<f32> for CohortSource<'_> {
     }
 
     fn patches(&self, p: usize) -> usize {
-        self.cohort.slides.as_ref().filter(|_| self.patches).map_or(0, |bags| bags.ragged().bag(p).len())
+        self.cohort.slides.as_ref().filter(|_| self.patches.is_some()).map_or(0, |bags| bags.ragged().bag(p).len())
+    }
+
+    fn upcoming(&self, batches: &[Vec<usize>], passes: usize, noise: Option<Noise>) -> Result<()> {
+        *lock(&self.plan) = Plan { batches: batches.len(), asked: 0, last: Vec::new(), noise };
+        let Some(Store::Feed(feed)) = &self.patches else { return Ok(()) };
+        let visible = |batch: &Vec<usize>| {
+            let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
+            shown.copied().collect()
+        };
+        lock(feed).plan((0..passes).flat_map(|_| batches).map(visible))
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.device) {
+            (Error::DeviceMemory { bytes, free, .. }, Device::Cuda(gpu)) => {
+                let (last, noise) = {
+                    let plan = lock(&self.plan);
+                    (plan.last.clone(), plan.noise)
+                };
+                // What was asked for last is the least that it needs.
+                self.too_large(gpu, self.need(&last, noise).max(bytes), free)
+            }
+            (other, _) => other,
+        }
     }
 
     fn batch(&self, patients: &[usize], noise: Option<Noise>) -> Result<Batch<f32>> {
-        let names: Vec<u32> = patients.iter().map(|&p| name32(&self.cohort.patients[p].case)).collect();
+        {
+            let mut plan = lock(&self.plan);
+            (plan.last, plan.noise) = (patients.to_vec(), noise);
+            plan.asked += 1;
+        }
+        if let Device::Cuda(gpu) = self.device {
+            self.check_memory(gpu, patients, noise)?;
+        }
+        let names: Vec<u32> = patients.iter().map(|&p| self.name(p)).collect();
         let shown: Vec<(bool, bool)> =
             patients.iter().zip(&names).map(|(&p, &name)| self.shown(p, name, noise)).collect();
         let genes = self.genes.as_ref().map(|expression| {
-            let width = expression.scaled.matrix().1;
-            let rows = patients.iter().zip(&shown).filter(|(_, shown)| shown.0);
-            let row = |(&p, _): (&usize, _)| &expression.scaled.host()[p * width..(p + 1) * width];
-            let values: Vec<f32> = rows.map(row).flat_map(|row| expression.columns.iter().map(|&c| row[c])).collect();
             let rows = Ragged::from_lengths(shown.iter().map(|s| usize::from(s.0)));
-            let shape = [rows.rows(), expression.columns.len()];
-            Tensor::new(&shape, values).map(|values| Genes { values, rows })
+            Gather.forward(expression, patients, &rows).map(|values| Genes { values, rows })
         });
-        let patches = self.cohort.slides.as_ref().filter(|_| self.patches).map(|bags| {
-            let visible: Vec<usize> = patients.iter().zip(&shown).filter(|(_, s)| s.1).map(|(&p, _)| p).collect();
-            let (features, _) = bags.gather(&visible);
+        let patches = self.cohort.slides.as_ref().zip(self.patches.as_ref()).map(|(bags, from)| {
             let length = |(&p, shown): (&usize, &(bool, bool))| if shown.1 { bags.ragged().bag(p).len() } else { 0 };
-            Patches { features, bags: Ragged::from_lengths(patients.iter().zip(&shown).map(length)) }
+            let rows = Ragged::from_lengths(patients.iter().zip(&shown).map(length));
+            self.features(bags, from, patients, &rows).map(|features| Patches { features, bags: rows })
         });
-        Ok(Batch { patients: names, genes: genes.transpose()?, patches })
+        Ok(Batch { patients: names, genes: genes.transpose()?, patches: patches.transpose()? })
     }
 }

@@ -6,6 +6,8 @@
 
 mod batch;
 mod cohort_source;
+mod feed;
+mod footprint;
 mod fusion;
 mod off;
 mod predictor;
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
+pub use footprint::{BatchSize, Footprint};
 pub use fusion::{Fusion, FusionConfig, SdirConfig};
 pub use predictor::{Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};

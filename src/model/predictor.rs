@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Batching, CohortSource, Model, Recipe, predict_all};
 use crate::data::{Cohort, Problems, TensorFile, write_file};
+use crate::device::Device;
 use crate::error::{Error, Result, without_types};
 use crate::nn::{Builder, Params};
 use crate::tensor::Tensor;
@@ -44,7 +45,8 @@ impl Predictor {
     /// # Errors
     /// A cohort that the model cannot see: see [`CohortSource::new`]; [`Error::Risk`] for a risk that is not finite.
     pub fn predict(&self, cohort: &Cohort, batching: Batching) -> Result<Predictions> {
-        let source = CohortSource::new(&self.recipe, cohort)?;
+        // Each patch is looked at once, so nothing is gained by keeping it on a device.
+        let source = CohortSource::new(&self.recipe, cohort)?.on(self.params.device(), 0)?;
         let patients: Vec<usize> = (0..cohort.len()).collect();
         let raw = predict_all(&self.model, &self.params, &source, &patients, batching)?;
         let width = self.recipe.outputs();
@@ -55,20 +57,29 @@ impl Predictor {
         Ok(Predictions { raw: Tensor::new(&[cohort.len(), width], raw)?, risk })
     }
 
+    /// The same model with its parameters on a device, where it predicts from then on.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`] if they do not fit, [`Error::Cuda`] of the device.
+    pub fn to(&self, device: Device) -> Result<Predictor> {
+        Ok(Predictor { recipe: self.recipe.clone(), model: self.model.clone(), params: self.params.to(device)? })
+    }
+
     /// Writes the model file: parameters as F32 tensors, the recipe as JSON among the metadata. The same model gives
     /// the same bytes.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Cuda`] if the parameters cannot be read from their device.
     pub fn save(&self, path: &Path) -> Result<()> {
         let recipe = serde_json::to_string(&self.recipe).expect("a recipe is plain data");
+        let params = self.params.to(Device::Cpu)?;
         // Sorted maps, so that the same model gives the same bytes: the crate that reads the file writes its metadata
         // in the order of a hash map.
-        let sum = checksum(&recipe, self.params.iter().collect());
+        let sum = checksum(&recipe, params.iter().collect());
         let metadata = BTreeMap::from([("format", "pt"), (SCHEMA.0, SCHEMA.1), (RECIPE, &recipe), (CHECKSUM, &sum)]);
         let mut header = BTreeMap::from([("__metadata__", serde_json::json!(metadata))]);
         let mut end = 0;
-        for (name, value) in self.params.iter() {
+        for (name, value) in params.iter() {
             let range = [end, end + 4 * value.len()];
             end = range[1];
             let entry = serde_json::json!({ "dtype": "F32", "shape": value.shape(), "data_offsets": range });
@@ -79,7 +90,7 @@ impl Predictor {
         write_file(path, |out| {
             out.write_all(&(header.len() as u64).to_le_bytes())?;
             out.write_all(&header)?;
-            self.params.values().iter().try_for_each(|value| out.write_all(bytemuck::cast_slice(value.host())))
+            params.values().iter().try_for_each(|value| out.write_all(bytemuck::cast_slice(value.host())))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Batch, Model};
 use crate::element::Real;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Noise, Params, Pass};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -14,6 +14,20 @@ pub trait Source<T> {
 
     /// The patches of patient `p`, to compose batches by; 0 without slides.
     fn patches(&self, p: usize) -> usize;
+
+    /// Says what will be asked for next: each of these batches in order, all of them `passes` times. A source that has to
+    /// fetch them may begin; one that is asked for something else gives that.
+    ///
+    /// # Errors
+    /// A device that does not answer.
+    fn upcoming(&self, _batches: &[Vec<usize>], _passes: usize, _noise: Option<Noise>) -> Result<()> {
+        Ok(())
+    }
+
+    /// An error of a pass over the last batch, in the words of who knows its patients.
+    fn explain(&self, error: Error) -> Error {
+        error
+    }
 
     /// The inputs of some patients, in that order. With `noise` this is training, and a modality may be hidden.
     ///
@@ -87,10 +101,13 @@ pub fn predict_all<T: Real>(
     batching: Batching,
 ) -> Result<Vec<T>> {
     let patches: Vec<usize> = patients.iter().map(|&p| source.patches(p)).collect();
+    let named = |batch: Vec<usize>| batch.into_iter().map(|i| patients[i]).collect();
+    let batches: Vec<Vec<usize>> = batching.in_order(&patches).into_iter().map(named).collect();
+    source.upcoming(&batches, 1, None)?;
     let mut all = Vec::new();
-    for batch in batching.in_order(&patches) {
-        let batch: Vec<usize> = batch.into_iter().map(|i| patients[i]).collect();
-        all.extend_from_slice(predict(model, params, source, &batch, None)?.host());
+    for batch in batches {
+        let prediction = predict(model, params, source, &batch, None).and_then(|prediction| prediction.read());
+        all.extend(prediction.map_err(|error| source.explain(error))?);
     }
     Ok(all)
 }

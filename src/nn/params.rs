@@ -48,6 +48,15 @@ impl<T: Real> Params<T> {
         &self.decays
     }
 
+    /// The same parameters on a device; they share memory with these where they lie there already.
+    ///
+    /// # Errors
+    /// As [`Tensor::to`].
+    pub fn to(&self, device: Device) -> Result<Params<T>> {
+        let values = self.values.iter().map(|value| value.to(device)).collect::<Result<_>>()?;
+        Ok(Params { names: self.names.clone(), decays: self.decays.clone(), values })
+    }
+
     /// Where they lie, and so where a pass over them runs.
     pub fn device(&self) -> Device {
         self.values.first().map_or(Device::Cpu, Tensor::device)

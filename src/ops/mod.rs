@@ -7,6 +7,7 @@ pub mod cade;
 pub mod concat;
 pub mod cox;
 pub mod dropout;
+pub mod gather;
 pub mod grouped_linear;
 mod lanes;
 pub mod layer_norm;
@@ -29,6 +30,7 @@ pub use cade::Cade;
 pub use concat::Concat;
 pub use cox::Cox;
 pub use dropout::{Dropout, DropoutKind};
+pub use gather::Gather;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
@@ -48,9 +50,12 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         attention_mil::HALF_KERNELS,
         attention_mil::HOPPER_KERNELS,
         attention_mil::KERNELS,
+        cade::DRAWS_KERNELS,
+        cade::KERNELS,
         concat::KERNELS,
         cox::KERNELS,
         dropout::KERNELS,
+        gather::KERNELS,
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
@@ -95,9 +100,4 @@ impl RowPlan {
         };
         (threads / of_a_row) as usize
     }
-}
-
-/// The error of an op that has no kernel.
-pub(crate) fn missing(gpu: crate::device::Gpu, op: &str) -> crate::Error {
-    crate::Error::Device { name: gpu.to_string(), why: format!("{op} does not run there yet") }
 }

@@ -12,6 +12,7 @@ pub use objective::{Objective, Step};
 
 use crate::config::{RiskSet, RunConfig, Select};
 use crate::data::{Cohort, Split};
+use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::evaluate::{Figure, median};
 use crate::metrics::{Outcome, harrell};
@@ -53,6 +54,13 @@ pub struct ValidationRecord {
 /// What a training tells while it runs.
 #[derive(Clone, Debug)]
 pub enum Progress<'a> {
+    /// The training begins.
+    Start {
+        /// Where it runs.
+        device: Device,
+        /// The bytes of patch features that stay there; 0 if batches are copied there one by one, or on the CPU.
+        resident: u64,
+    },
     /// A batch was done: its number, from 1, of how many, and its loss.
     Batch {
         /// From 1.
@@ -82,13 +90,19 @@ pub struct Trained {
 /// Trains on the training patients of a split and keeps the epoch that the validation patients choose. The recipe is
 /// what [`Recipe::fit`] made of the same configuration, cohort and training patients.
 ///
-/// The result depends on the configuration, the cohort and the split alone: not on the number of threads.
+/// On a device parameters, activations and the state of the optimiser lie there, with the features of the cohort if they
+/// fit, and the model stays there when it is trained. A step waits for the device once, to read its loss.
+///
+/// The result depends on the configuration, the cohort, the split and the kind of device alone: not on the number of
+/// threads, and not on whether the features fitted.
 ///
 /// # Errors
 /// Settings out of range, a split without an event among its training patients, validation patients or batches that
-/// compare nobody, a modality that the source has not, a training that diverges.
+/// compare nobody, a modality that the source has not, a training that diverges; [`Error::BatchMemory`] for a batch that
+/// does not fit on the device.
 pub fn train(
     config: &RunConfig,
+    device: Device,
     cohort: &Cohort,
     split: &Split,
     mut recipe: Recipe,
@@ -96,6 +110,11 @@ pub fn train(
 ) -> Result<Trained> {
     config.check()?;
     let t = &config.train;
+    if device == Device::Cpu && t.precision != Precision::F32 {
+        let want = "\"f32\" on the CPU, which has no tensor cores; use --device cuda:0";
+        return Err(Error::Setting { name: "train.precision", want, value: crate::config::word(&t.precision) });
+    }
+    let device = device.with_precision(t.precision);
     if !split.train.iter().any(|&p| cohort.patients[p].event) {
         return Err(Error::Setting {
             name: "training patients",
@@ -105,14 +124,14 @@ pub fn train(
     }
     let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
     let builder = Builder::<f32>::new(config.seed);
-    let (model, mut params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
+    let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
+    let mut params = params.to(device)?;
     let bin = match &recipe.bins {
         Some(bins) => cohort.patients.iter().map(|p| bins.bin(p.time) as u32).collect(),
         None => Vec::new(),
     };
     let objective = Objective::new(t, cohort.times(), cohort.events(), bin);
-    let fit = Fit { config, model: &model, source: &source, recipe: &recipe, objective: &objective, split };
-    fit.check_selection()?;
+    check_selection(config, &recipe, &objective, split)?;
 
     let batching = Batching { patients: t.batch, patches: t.patches_per_batch };
     let event: Vec<bool> = split.train.iter().map(|&p| cohort.patients[p].event).collect();
@@ -121,6 +140,10 @@ pub fn train(
         let batches = epoch(batching, config.seed, number, &event, &patches);
         batches.into_iter().map(|batch| batch.into_iter().map(|i| split.train[i]).collect()).collect()
     };
+    let room = source.room(device, &batches_of(0))?;
+    let source = source.on(device, room)?;
+    observe(&Progress::Start { device, resident: source.resident() });
+    let fit = Fit { config, model: &model, source: &source, recipe: &recipe, objective: &objective, split };
     let steps_per_epoch = match t.risk_set {
         RiskSet::Batch => batches_of(0).len(),
         RiskSet::Cohort => 1,
@@ -153,6 +176,8 @@ pub fn train(
             RiskSet::Batch => batches.chunks(1).collect(),
             RiskSet::Cohort => vec![&batches],
         };
+        let passes = if t.risk_set == RiskSet::Cohort { 2 } else { 1 };
+        source.upcoming(&batches, passes, Some(noise))?;
         let mut weight = 0.0;
         for (done, group) in groups.iter().enumerate() {
             let mut result = fit.step(&params, group, noise)?;
@@ -213,6 +238,28 @@ fn diverged(error: Error) -> Error {
     }
 }
 
+/// Refuses validation patients whose figure is the same for every epoch: the first would be kept.
+fn check_selection(config: &RunConfig, recipe: &Recipe, objective: &Objective, split: &Split) -> Result<()> {
+    let patients = &split.validation;
+    let (time, event) = objective.outcome(patients);
+    let chooses = match config.train.select {
+        _ if patients.is_empty() => true,
+        Select::ValidationLoss => {
+            let prediction = crate::Tensor::<f32>::zeros(&[patients.len(), recipe.outputs()]);
+            objective.of_predictions(patients, &prediction)?.1 > 0.0
+        }
+        Select::ValidationConcordance => {
+            harrell(Outcome::new(&time, &event)?, &vec![0.0; patients.len()])?.index().is_ok()
+        }
+        Select::Last => true,
+    };
+    if chooses {
+        return Ok(());
+    }
+    let want = "large enough that a validation patient outlives the event of another, or train.select \"last\"";
+    Err(Error::Setting { name: "train.validation", want, value: config.train.validation.to_string() })
+}
+
 /// What every epoch of one training looks at.
 struct Fit<'a> {
     config: &'a RunConfig,
@@ -229,7 +276,7 @@ impl Fit<'_> {
             ([batch], RiskSet::Batch) => self.objective.step(self.model, params, self.source, batch, noise),
             _ => self.objective.cohort_step(self.model, params, self.source, batches, noise),
         };
-        step.map_err(diverged)
+        step.map_err(|error| diverged(self.source.explain(error)))
     }
 
     /// Predictions of some patients of the source, in their order.
@@ -244,28 +291,6 @@ impl Fit<'_> {
 
     fn outcome(&self, patients: &[usize]) -> (Vec<f64>, Vec<bool>) {
         self.objective.outcome(patients)
-    }
-
-    /// Refuses validation patients whose figure is the same for every epoch: the first would be kept.
-    fn check_selection(&self) -> Result<()> {
-        let patients = &self.split.validation;
-        let (time, event) = self.outcome(patients);
-        let chooses = match self.config.train.select {
-            _ if patients.is_empty() => true,
-            Select::ValidationLoss => {
-                let prediction = crate::Tensor::<f32>::zeros(&[patients.len(), self.recipe.outputs()]);
-                self.objective.of_predictions(patients, &prediction)?.1 > 0.0
-            }
-            Select::ValidationConcordance => {
-                harrell(Outcome::new(&time, &event)?, &vec![0.0; patients.len()])?.index().is_ok()
-            }
-            Select::Last => true,
-        };
-        if chooses {
-            return Ok(());
-        }
-        let want = "large enough that a validation patient outlives the event of another, or train.select \"last\"";
-        Err(Error::Setting { name: "train.validation", want, value: self.config.train.validation.to_string() })
     }
 
     fn validate(&self, params: &Params<f32>, batching: Batching) -> Result<Option<ValidationRecord>> {

@@ -71,5 +71,5 @@ pub fn config(epochs: u32) -> RunConfig {
 
 pub fn train(config: &RunConfig, cohort: &Cohort, split: &Split) -> onkos::Result<Trained> {
     let recipe = Recipe::fit(config, cohort, &split.train)?;
-    onkos::train::train(config, cohort, split, recipe, |_| ())
+    onkos::train::train(config, onkos::Device::Cpu, cohort, split, recipe, |_| ())
 }

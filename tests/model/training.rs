@@ -132,7 +132,8 @@ fn validation_patients_that_cannot_choose_are_refused_before_anything_is_trained
         config.train.select = select;
         let recipe = onkos::model::Recipe::fit(&config, &cohort, &split.train).unwrap();
         let mut seen = 0;
-        let error = onkos::train::train(&config, &cohort, &split, recipe, |_| seen += 1).unwrap_err().to_string();
+        let error = onkos::train::train(&config, onkos::Device::Cpu, &cohort, &split, recipe, |_| seen += 1);
+        let error = error.unwrap_err().to_string();
         assert!(error.starts_with("train.validation must be large enough that a validation patient"), "{error}");
         assert_eq!(seen, 0, "{select:?}");
     }

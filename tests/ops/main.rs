@@ -7,6 +7,7 @@ mod concat;
 mod cox;
 mod device;
 mod dropout;
+mod gather;
 #[path = "../common/golden.rs"]
 #[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
 mod golden;

@@ -77,7 +77,7 @@ mod kernel;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Device, Gpu, Signature};
+use crate::device::{Device, Gpu};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::ops::sdir::Mask;
@@ -91,10 +91,8 @@ use cuda_draws::Table;
 
 pub use draws::Mixing;
 
-/// The kernels of both files.
-pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
-    cuda::KERNELS.iter().chain(cuda_draws::KERNELS)
-}
+pub(crate) use cuda::KERNELS;
+pub(crate) use cuda_draws::KERNELS as DRAWS_KERNELS;
 
 /// How far a receiver looks around its donor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
