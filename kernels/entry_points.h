@@ -85,6 +85,11 @@ extern "C" __global__ void cox_backward(const float* __restrict__ gradient, cons
 // dropout.cu
 extern "C" __global__ void dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patient, float* __restrict__ y, unsigned long long n, unsigned int bags, unsigned int columns, unsigned int threshold, float scale, float shift, float dropped, unsigned long long seed, unsigned int epoch, unsigned int purpose);
 
+// gather.cu
+extern "C" __global__ void gather_rows_f32(const float* __restrict__ x, const unsigned int* __restrict__ start, const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int stored, unsigned int bags, unsigned int rows, unsigned int columns);
+extern "C" __global__ void gather_rows_f16(const __half* __restrict__ x, const unsigned int* __restrict__ start, const unsigned int* __restrict__ offset, __half* __restrict__ y, unsigned int stored, unsigned int bags, unsigned int rows, unsigned int columns);
+extern "C" __global__ void gather_rows_bf16(const __nv_bfloat16* __restrict__ x, const unsigned int* __restrict__ start, const unsigned int* __restrict__ offset, __nv_bfloat16* __restrict__ y, unsigned int stored, unsigned int bags, unsigned int rows, unsigned int columns);
+
 // grouped_linear.cu
 extern "C" __global__ void grouped_linear_forward(const float* __restrict__ x, const unsigned int* __restrict__ offsets, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs, unsigned int function);
 extern "C" __global__ void grouped_linear_input(const float* __restrict__ inner, const unsigned int* __restrict__ offsets, const float* __restrict__ weight, float* __restrict__ dx, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs);
