@@ -139,7 +139,8 @@ __device__ __forceinline__ void mix(const float* x, const unsigned char* keep, c
     if (!active) {
         if (threadIdx.x % 32 == 0) stretch[row] = 1.f;
         if (!kept) return fill(out, row, columns, 0.f);
-        return in.each([&](const Vec<float>& v, unsigned i) { write(out, row, columns, i, [&](int e) { return v[e]; }); });
+        in.each([&](const Vec<float>& v, unsigned i) { write(out, row, columns, i, [&](int e) { return v[e]; }); });
+        return;
     }
     const unsigned first = donor_offset[bag];
     float2 given = pair_at(donors, (size_t)first + donor[row]);
@@ -168,11 +169,11 @@ cade_mix(const float* __restrict__ x, const unsigned char* __restrict__ keep, co
          const unsigned char* __restrict__ gives, const unsigned int* __restrict__ donor,
          const double* __restrict__ lambda, const float* __restrict__ donors, float* __restrict__ out,
          float* __restrict__ own, float* __restrict__ stretch, unsigned int rows, unsigned int columns,
-         unsigned int bags, unsigned int givers, float factor, float eps) {
+         unsigned int bags, unsigned int /*givers*/, float factor, float eps) {
     mix<false>(x, keep, offset, donor_offset, receives, gives, donor, lambda, donors, nullptr, nullptr, out, own,
                stretch, rows, columns, bags, factor, eps, 0.f, 0.f);
 }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cade_mix_smooth(const float* __restrict__ x, const unsigned char* __restrict__ keep,
                 const unsigned int* __restrict__ offset, const unsigned int* __restrict__ donor_offset,
                 const unsigned char* __restrict__ receives, const unsigned char* __restrict__ gives,
@@ -180,7 +181,7 @@ cade_mix_smooth(const float* __restrict__ x, const unsigned char* __restrict__ k
                 const float* __restrict__ donors, const float* __restrict__ log_weight,
                 const float* __restrict__ widths, float* __restrict__ out, float* __restrict__ own,
                 float* __restrict__ stretch, unsigned int rows, unsigned int columns, unsigned int bags,
-                unsigned int givers, float factor, float eps, float width, float kappa) {
+                unsigned int /*givers*/, float factor, float eps, float width, float kappa) {
     mix<true>(x, keep, offset, donor_offset, receives, gives, donor, lambda, donors, log_weight, widths, out, own,
               stretch, rows, columns, bags, factor, eps, width, kappa);
 }
@@ -190,7 +191,7 @@ cade_mix_smooth(const float* __restrict__ x, const unsigned char* __restrict__ k
 extern "C" __global__ void __launch_bounds__(512)
 cade_spread(const float* __restrict__ donors, const unsigned int* __restrict__ offset,
             const unsigned char* __restrict__ receives, const float* __restrict__ log_weight,
-            float* __restrict__ widths, unsigned int rows, unsigned int bags, float relative) {
+            float* __restrict__ widths, unsigned int /*rows*/, unsigned int /*bags*/, float relative) {
     __shared__ unsigned histogram[256];
     const unsigned bag = blockIdx.x, start = offset[bag], end = offset[bag + 1];
     if (!receives[bag]) {
@@ -219,7 +220,8 @@ cade_spread(const float* __restrict__ donors, const unsigned int* __restrict__ o
         for (unsigned j = start + threadIdx.x; j < end; j += blockDim.x)
             if (lives(j)) {
                 const unsigned bits = square(j);
-                if (shift == 24 || bits >> (shift + 8) == value >> (shift + 8)) atomicAdd(&histogram[bits >> shift & 255], 1u);
+                const bool begins_so = shift == 24 || bits >> (shift + 8) == value >> (shift + 8);
+                if (begins_so) atomicAdd(&histogram[bits >> shift & 255], 1u);
             }
         __syncthreads();  // it is complete
         unsigned digit = 0;
@@ -235,7 +237,8 @@ cade_spread(const float* __restrict__ donors, const unsigned int* __restrict__ o
         }
     before = block_max(before);
     if (threadIdx.x > 0) return;
-    const float upper = __uint_as_float(value), lower = count % 2 == 0 && smaller == rank ? __uint_as_float(before) : upper;
+    const float upper = __uint_as_float(value);
+    const float lower = count % 2 == 0 && smaller == rank ? __uint_as_float(before) : upper;
     const double width = relative * sqrt(0.5 * ((double)lower + upper));
     widths[bag] = width < 1e-30 ? 0.f : float(width);
 }
@@ -276,8 +279,9 @@ __device__ __forceinline__ void receive(const float* x, const unsigned char* kee
     float sum = 0.f, along = 0.f;
     if (!keep || keep[row]) {
         owed.with(TokenRow(x, row, columns, factor), [&](const Vec<float>& r, const Vec<float>& v, unsigned) {
+            sum += (r[0] + r[1]) + (r[2] + r[3]);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) sum += r[e], along += r[e] * (v[e] - s.x);
+            for (int e = 0; e < 4; ++e) along += r[e] * (v[e] - s.x);
         });
     } else {  // z = 0, but its mean is given like any other
         owed.each([&](const Vec<float>& r, unsigned) { sum += (r[0] + r[1]) + (r[2] + r[3]); });
@@ -323,7 +327,7 @@ cade_receive(const float* __restrict__ x, const unsigned char* __restrict__ keep
     receive<false>(x, keep, grad, offset, nullptr, receives, nullptr, lambda, own, nullptr, nullptr, nullptr, given,
                    kept, passed, nullptr, rows, columns, bags, factor, 0.f, 0.f);
 }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cade_receive_smooth(const float* __restrict__ x, const unsigned char* __restrict__ keep,
                     const float* __restrict__ grad, const unsigned int* __restrict__ offset,
                     const unsigned int* __restrict__ donor_offset, const unsigned char* __restrict__ receives,
@@ -331,7 +335,7 @@ cade_receive_smooth(const float* __restrict__ x, const unsigned char* __restrict
                     const float* __restrict__ own, const float* __restrict__ donors,
                     const float* __restrict__ log_weight, const float* __restrict__ widths, float* __restrict__ given,
                     float* __restrict__ kept, float* __restrict__ passed, float* __restrict__ told, unsigned int rows,
-                    unsigned int columns, unsigned int bags, unsigned int givers, float factor, float width,
+                    unsigned int columns, unsigned int bags, unsigned int /*givers*/, float factor, float width,
                     float kappa) {
     receive<true>(x, keep, grad, offset, donor_offset, receives, donor, lambda, own, donors, log_weight, widths, given,
                   kept, passed, told, rows, columns, bags, factor, width, kappa);
@@ -345,7 +349,8 @@ cade_donate(const float* __restrict__ passed, const float* __restrict__ told, co
             const unsigned int* __restrict__ offset, const unsigned int* __restrict__ donor_offset,
             const unsigned char* __restrict__ receives, const unsigned int* __restrict__ begin,
             const unsigned int* __restrict__ times, const unsigned int* __restrict__ takers,
-            float* __restrict__ donated, unsigned int rows, unsigned int givers, unsigned int bags, float width) {
+            float* __restrict__ donated, unsigned int /*rows*/, unsigned int givers, unsigned int bags,
+            float width) {
     const size_t row = row_of_warp();
     if (row >= givers) return;
     const unsigned bag = bag_of(donor_offset, bags, row), lane = threadIdx.x % 32;
@@ -366,7 +371,8 @@ cade_donate(const float* __restrict__ passed, const float* __restrict__ told, co
             const float4 a = __ldg(from), b = __ldg(from + 1), w = __ldg(from + 2);
             const float2 d = make_float2(mine.x - a.x, mine.y - a.y);
             const float weight = weight_at(d, make_float2(a.z, a.w), log_mine - w.x, c) * w.y;
-            const float along = weight * (b.z * (d.x - b.x) + b.w * (d.y - b.y)) * kernel.inverse_width * kernel.inverse_width;
+            const float slope = weight * (b.z * (d.x - b.x) + b.w * (d.y - b.y));
+            const float along = slope * kernel.inverse_width * kernel.inverse_width;
             x += weight * b.z + along * (0.5f * a.z - d.x);
             y += weight * b.w + along * (0.5f * a.w - d.y);
         }
@@ -408,6 +414,8 @@ cade_to_tokens(const float* __restrict__ x, const unsigned char* __restrict__ ke
     shift /= columns, along = along / (columns - 1) / s.y;
     const TokenRow in(x, row, columns, factor);
     owed.with(in, [&](const Vec<float>& r, const Vec<float>& v, unsigned i) {
-        write(dx, row, columns, i, [&](int e) { return __fmul_rn(factor, slope * r[e] + shift + along * (v[e] - s.x)); });
+        write(dx, row, columns, i, [&](int e) {
+            return __fmul_rn(factor, slope * r[e] + shift + along * (v[e] - s.x));
+        });
     });
 }

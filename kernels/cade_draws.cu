@@ -1,9 +1,9 @@
 // The draws of CADE: for each bag the first of its donors in the order of their words, and the shares of receivers.
 // Page: src/ops/cade/mod.rs.
-// One thread a word or a token; block (b, c) has a stretch of bag b. Words are spread over buckets by their upper bits,
-// which Philox fills evenly, so each holds about 16; inside one, a token's place is the number of those before it. That
-// counts bits and nothing else: which thread came first to a bucket does not show. Buckets that start behind the last
-// donor that is needed are left alone. Floor: a Philox call for 4 words, twice, and about 300 bytes a needed donor.
+// One thread, four words or one token; block (b, c) has a stretch of bag b.
+// Words are spread over buckets by their upper bits, which Philox fills evenly, so each holds about 16; inside one, a
+// token's place is the number of those before it. That depends on the words alone: who came first to a bucket does not
+// show. Buckets that start behind the last donor that is needed are left alone.
 #include "tokens.cuh"
 
 constexpr unsigned FULL = 16;  // words that a bucket holds on average
@@ -19,7 +19,9 @@ struct Buckets {
 };
 
 // Calls f(token, word) for the living among four tokens of a bag.
-template <class F> __device__ __forceinline__ void four_words(unsigned start, unsigned n, const unsigned char* keep, const onkos::Stream& stream, F f) {
+template <class F>
+__device__ __forceinline__ void four_words(unsigned start, unsigned n, const unsigned char* keep,
+                                           const onkos::Stream& stream, F f) {
     const unsigned i = 4 * (blockIdx.y * blockDim.x + threadIdx.x);
     if (i >= n) return;
     const onkos::Words w = stream.block(i / 4);
@@ -32,7 +34,7 @@ template <class F> __device__ __forceinline__ void four_words(unsigned start, un
 extern "C" __global__ void __launch_bounds__(128)
 cade_count(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients,
            const unsigned char* __restrict__ gates, const unsigned char* __restrict__ keep,
-           unsigned int* __restrict__ counts, unsigned int rows, unsigned int bags, unsigned int buckets,
+           unsigned int* __restrict__ counts, unsigned int /*rows*/, unsigned int /*bags*/, unsigned int /*buckets*/,
            unsigned long long seed, unsigned int epoch, unsigned int purpose) {
     const unsigned bag = blockIdx.x, start = offset[bag];
     if (!gates[bag]) return;
@@ -47,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(256)
 cade_scan(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ receivers,
           const unsigned char* __restrict__ gates, unsigned int* __restrict__ counts, unsigned int* __restrict__ starts,
           unsigned char* __restrict__ active, unsigned int* __restrict__ alive, unsigned int* __restrict__ limit,
-          unsigned int bags, unsigned int buckets) {
+          unsigned int /*bags*/, unsigned int /*buckets*/) {
     const unsigned bag = blockIdx.x;
     if (!gates[bag]) {
         if (threadIdx.x == 0) active[bag] = 0, alive[bag] = 0, limit[bag] = 0;
@@ -79,8 +81,8 @@ cade_scatter(const unsigned int* __restrict__ offset, const unsigned int* __rest
              const unsigned int* __restrict__ patients, const unsigned char* __restrict__ gates,
              const unsigned char* __restrict__ keep, const unsigned int* __restrict__ starts,
              unsigned int* __restrict__ counts, unsigned int* __restrict__ words, unsigned int* __restrict__ tokens,
-             unsigned int rows, unsigned int bags, unsigned int buckets, unsigned long long seed, unsigned int epoch,
-             unsigned int purpose) {
+             unsigned int /*rows*/, unsigned int /*bags*/, unsigned int /*buckets*/, unsigned long long seed,
+             unsigned int epoch, unsigned int purpose) {
     const unsigned bag = blockIdx.x, start = offset[bag];
     if (!gates[bag]) return;
     const Buckets in(offset, bag);
@@ -99,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(256)
 cade_order(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ receivers,
            const unsigned int* __restrict__ starts, const unsigned int* __restrict__ limit,
            const unsigned int* __restrict__ words, const unsigned int* __restrict__ tokens,
-           unsigned int* __restrict__ order, unsigned int rows, unsigned int bags, unsigned int buckets) {
+           unsigned int* __restrict__ order, unsigned int /*rows*/, unsigned int /*bags*/, unsigned int /*buckets*/) {
     const unsigned bag = blockIdx.x, slot = blockIdx.y * blockDim.x + threadIdx.x;
     if (slot >= limit[bag]) return;
     const size_t start = offset[bag];
@@ -142,7 +144,7 @@ cade_shares(const unsigned int* __restrict__ offset, const unsigned int* __restr
             const unsigned int* __restrict__ patients, const unsigned char* __restrict__ active,
             const unsigned int* __restrict__ alive, const unsigned int* __restrict__ order, double* __restrict__ lambda,
             unsigned int* __restrict__ donor, unsigned int* __restrict__ begin, unsigned int* __restrict__ times,
-            unsigned int* __restrict__ takers, unsigned int rows, unsigned int givers, unsigned int bags,
+            unsigned int* __restrict__ takers, unsigned int /*rows*/, unsigned int /*givers*/, unsigned int /*bags*/,
             unsigned long long seed, unsigned int epoch, unsigned int purpose, double alpha) {
     const unsigned bag = blockIdx.x, i = blockIdx.y * blockDim.x + threadIdx.x, n = offset[bag + 1] - offset[bag];
     if (i >= n || !active[bag]) return;

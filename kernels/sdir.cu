@@ -53,7 +53,7 @@ __device__ __forceinline__ float energy2(const TokenRow& row) { return warp_sum(
 // One block a bag: the token that is rescued if all are masked. Looks no further than to the first that is kept.
 extern "C" __global__ void __launch_bounds__(128)
 sdir_rescue(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients,
-            unsigned int* __restrict__ rescued, unsigned int bags, unsigned long long seed, unsigned int epoch,
+            unsigned int* __restrict__ rescued, unsigned int /*bags*/, unsigned long long seed, unsigned int epoch,
             unsigned int purpose, unsigned int threshold) {
     const unsigned bag = blockIdx.x, n = offset[bag + 1] - offset[bag];
     const onkos::Stream stream{seed, patients[bag], epoch, purpose};
@@ -76,7 +76,8 @@ sdir_rescue(const unsigned int* __restrict__ offset, const unsigned int* __restr
 extern "C" __global__ void __launch_bounds__(256)
 sdir_keep(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients,
           const unsigned int* __restrict__ rescued, unsigned char* __restrict__ keep, unsigned int rows,
-          unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold) {
+          unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose,
+          unsigned int threshold) {
     const size_t row = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
     const unsigned bag = bag_of(offset, bags, row);
@@ -136,7 +137,7 @@ sdir_backward(const float* __restrict__ grad, const float* __restrict__ x, const
 extern "C" __global__ void __launch_bounds__(256)
 sdir_energies(const float* __restrict__ x, const unsigned int* __restrict__ offset,
               const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued,
-              double* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int bags,
+              double* __restrict__ partials, unsigned int /*rows*/, unsigned int columns, unsigned int /*bags*/,
               unsigned int chunks, unsigned long long seed, unsigned int epoch, unsigned int purpose,
               unsigned int threshold) {
     const unsigned bag = blockIdx.x, start = offset[bag], n = offset[bag + 1] - start, first = blockIdx.y * CHUNK;

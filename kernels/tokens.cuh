@@ -24,8 +24,8 @@ __device__ __forceinline__ unsigned word_of(const onkos::Stream& stream, unsigne
 // Which row a warp has, for blocks of whole warps.
 __device__ __forceinline__ size_t row_of_warp() { return (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
 
-// A row of a warp, times a factor as it enters: lane l has the columns 4 l to 4 l + 3 of each 128. The first 512 stay in
-// registers; what lies beyond is read again, out of the first cache, each time the row is gone over.
+// A row of a warp, times a factor as it enters: lane l has the columns 4 l to 4 l + 3 of each 128. The first 512 stay
+// in registers; what lies beyond is read again, out of the first cache, each time the row is gone over.
 struct TokenRow {
     static constexpr unsigned HELD = 4, STEP = 128;
     const float* from;

@@ -30,6 +30,24 @@ impl Norm {
         Norm(Place::There(norm))
     }
 
+    /// The norms of several steps. Waits once for the device that calculates them.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_all(norms: &[Norm]) -> Result<Vec<f64>> {
+        let there = norms.iter().filter_map(|norm| match &norm.0 {
+            Place::Here(_) => None,
+            Place::There(norm) => Some(norm.clone()),
+        });
+        let there: Vec<Tensor<f64>> = there.collect();
+        let mut read = if there.is_empty() { Vec::new() } else { Tensor::stacked(1, &there)?.read()? }.into_iter();
+        let each = |norm: &Norm| match norm.0 {
+            Place::Here(norm) => norm,
+            Place::There(_) => read.next().expect("as many as were stacked"),
+        };
+        Ok(norms.iter().map(each).collect())
+    }
+
     /// The norm. Waits for the device that calculates it, so after a step it is best asked for together with others.
     ///
     /// # Errors

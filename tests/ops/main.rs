@@ -3,6 +3,7 @@
 mod add;
 mod attention_mil;
 mod cade;
+mod cade_plain;
 mod concat;
 mod cox;
 mod device;
