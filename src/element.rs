@@ -30,7 +30,8 @@ macro_rules! element {
 }
 element!(
     f32 = "F32" "float", f64 = "F64" "double", f16 = "F16" "__half", bf16 = "BF16" "__nv_bfloat16",
-    u8 = "U8" "unsigned char", u32 = "U32" "unsigned int", i32 = "I32" "int", i64 = "I64" "long long"
+    u8 = "U8" "unsigned char", u32 = "U32" "unsigned int", i32 = "I32" "int", i64 = "I64" "long long",
+    u64 = "U64" "unsigned long long"
 );
 
 /// A floating-point type that ops calculate in: `f32` in use, `f64` as the oracle of the tests.

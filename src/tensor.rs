@@ -1,5 +1,6 @@
 //! Dense arrays, row-major, on one device.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::{Array, ArrayView, Dimension, Ix2};
@@ -171,6 +172,37 @@ impl<T: Element> Tensor<T> {
         }
         self.shape = shape.to_vec();
         Ok(self)
+    }
+
+    /// A copy of some of the rows (see [`matrix`](Self::matrix)), where they lie.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] of the device.
+    ///
+    /// # Panics
+    /// If there are not as many rows.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Result<Tensor<T>> {
+        let (_, columns) = self.matrix();
+        let (shape, range) = ([rows.len(), columns], rows.start * columns..rows.end * columns);
+        match &self.storage {
+            Storage::Cpu(data) => Tensor::new(&shape, data[range].to_vec()),
+            Storage::Cuda(memory) => memory.gpu().gathered(&shape, &[(self, range)]),
+        }
+    }
+
+    /// The rows of some tensors of so many columns, one tensor after the other, where the first lies.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] of the device, [`Error::Device`] if they do not lie in one place.
+    pub(crate) fn stacked(columns: usize, parts: &[Tensor<T>]) -> Result<Tensor<T>> {
+        assert!(parts.iter().all(|part| part.matrix().1 == columns), "tensors of {columns} columns");
+        let shape = [parts.iter().map(|part| part.matrix().0).sum(), columns];
+        match parts.first().map_or(Device::Cpu, Tensor::device) {
+            Device::Cpu => Tensor::new(&shape, parts.iter().flat_map(|part| part.host()).copied().collect()),
+            Device::Cuda(gpu) => {
+                gpu.gathered(&shape, &parts.iter().map(|part| (part, 0..part.len())).collect::<Vec<_>>())
+            }
+        }
     }
 
     /// A copy of an ndarray array or view, in row-major order.

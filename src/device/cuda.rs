@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -219,6 +220,35 @@ impl Gpu {
                 .map_err(|e| self.failed("copying to it", e))?;
         }
         Ok(Tensor::on_gpu(shape, memory))
+    }
+
+    /// A tensor out of elements of others, one range after the other, as many in all as the shape says.
+    #[allow(unsafe_code)]
+    pub(crate) fn gathered<T: Element>(
+        self,
+        shape: &[usize],
+        parts: &[(&Tensor<T>, Range<usize>)],
+    ) -> Result<Tensor<T>> {
+        let len = parts.iter().map(|(_, range)| range.len()).sum::<usize>();
+        assert_eq!(shape.iter().product::<usize>(), len, "a tensor has as many elements as its shape says");
+        let (to, mut end) = (Memory::new(self, len * size_of::<T>())?, 0);
+        for (part, range) in parts {
+            assert!(range.start <= range.end && range.end <= part.len(), "a range of the elements that are there");
+            let Some(from) = part.memory().filter(|memory| memory.gpu == self) else {
+                let why = format!("a part of a tensor lies on {}", part.device());
+                return Err(Error::Device { name: self.to_string(), why });
+            };
+            let (bytes, offset) = (range.len() * size_of::<T>(), range.start * size_of::<T>());
+            let (source, target) = (from.address + offset as u64, to.address + end as u64);
+            if bytes > 0 {
+                // SAFETY: the range lies within the part, and the parts so far and this one within the new memory,
+                // which nobody else knows.
+                unsafe { result::memcpy_dtod_async(target, source, bytes, self.card.stream.cu_stream()) }
+                    .map_err(|e| self.failed("copying on it", e))?;
+            }
+            end += bytes;
+        }
+        Ok(Tensor::on_gpu(shape, to))
     }
 
     pub(super) fn bind(self) -> Result<()> {

@@ -11,7 +11,7 @@ const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
 const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
 /// What onkos calls. Libraries that only pretend to be the driver (stubs in containers) lack some of them.
-const SYMBOLS: [&str; 29] = [
+const SYMBOLS: [&str; 30] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -34,6 +34,7 @@ const SYMBOLS: [&str; 29] = [
     "cuMemHostAlloc",
     "cuMemPoolGetAttribute",
     "cuMemPoolSetAttribute",
+    "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",

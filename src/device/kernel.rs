@@ -114,13 +114,14 @@ impl<P: Param> Param for Option<P> {
     }
 }
 
-fn address<P: Element, T: Element>(tensor: &Tensor<T>, gpu: Gpu, kernel: &'static str) -> Result<Slot> {
+/// The address of a tensor for `kernel`. It must lie on the device and have the element type `P` of the declaration.
+pub(super) fn place<P: Element, T: Element>(tensor: &Tensor<T>, gpu: Gpu, kernel: &'static str) -> Result<u64> {
     let refused = |why| Err(Error::Device { name: gpu.to_string(), why });
     if T::NAME != P::NAME {
         return refused(format!("{kernel} calculates in {} there, not in {}: use the CPU for it", P::NAME, T::NAME));
     }
     match tensor.memory() {
-        Some(memory) if memory.gpu() == gpu => Ok(Slot::Pointer(memory.address())),
+        Some(memory) if memory.gpu() == gpu => Ok(memory.address()),
         _ => refused(format!("an argument of {kernel} lies on {}", tensor.device())),
     }
 }
@@ -130,7 +131,7 @@ impl<P: Element, T: Element> Argument<In<P>> for &Tensor<T> {
         Some(self.len())
     }
     fn slot(&mut self, gpu: Gpu, kernel: &'static str) -> Result<Slot> {
-        address::<P, T>(self, gpu, kernel)
+        Ok(Slot::Pointer(place::<P, T>(self, gpu, kernel)?))
     }
 }
 impl<P: Element, T: Element> Argument<Out<P>> for &mut Tensor<T> {
@@ -139,7 +140,7 @@ impl<P: Element, T: Element> Argument<Out<P>> for &mut Tensor<T> {
     }
     fn slot(&mut self, gpu: Gpu, kernel: &'static str) -> Result<Slot> {
         self.own()?;
-        address::<P, T>(self, gpu, kernel)
+        Ok(Slot::Pointer(place::<P, T>(self, gpu, kernel)?))
     }
 }
 impl<P, A: Argument<P>> Argument<Option<P>> for Option<A> {

@@ -9,6 +9,7 @@ mod mirror;
 mod module;
 mod nvrtc;
 mod probe;
+mod table;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -20,6 +21,7 @@ pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, laun
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
 pub use probe::{memory_bytes, peak_memory_bytes, simd_level, threads};
+pub(crate) use table::{Table, Words};
 pub(crate) use upload::{Arriving, Moment, Uploader};
 
 use crate::element::Element;

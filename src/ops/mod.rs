@@ -53,11 +53,14 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         cade::DRAWS_KERNELS,
         cade::KERNELS,
         concat::KERNELS,
+        cox::KERNELS,
+        crate::optim::KERNELS,
         dropout::KERNELS,
         gather::KERNELS,
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
+        nll_survival::KERNELS,
         sdir::KERNELS,
         segment_mean::KERNELS,
         softmax::KERNELS,
@@ -97,9 +100,4 @@ impl RowPlan {
         };
         (threads / of_a_row) as usize
     }
-}
-
-/// The error of an op that has no kernel.
-pub(crate) fn missing(gpu: crate::device::Gpu, op: &str) -> crate::Error {
-    crate::Error::Device { name: gpu.to_string(), why: format!("{op} does not run there yet") }
 }

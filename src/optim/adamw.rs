@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::moments::{Moments, check_settings};
-use super::{Optimizer, Parameter};
+use super::moments::{Factors, Moments, Rule, check_settings};
+use super::{Norm, Optimizer, Parameter};
 use crate::element::Real;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -49,14 +49,19 @@ impl<T: Real> AdamW<T> {
 }
 
 impl<T: Real> Optimizer<T> for AdamW<T> {
-    fn step(&mut self, lr: f64, params: &mut [Tensor<T>], grads: &[Option<Tensor<T>>]) -> Result<()> {
+    fn step_clipped(
+        &mut self,
+        lr: f64,
+        most: Option<f64>,
+        params: &mut [Tensor<T>],
+        grads: &mut [Option<Tensor<T>>],
+    ) -> Result<Option<Norm>> {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        self.moments.step((beta1, beta2), params, grads, |step, decays| {
-            let keep = T::of(if decays { 1.0 - lr * weight_decay } else { 1.0 });
-            let rate = T::of(lr / (1.0 - beta1.powf(step as f64)));
-            let root = T::of((1.0 - beta2.powf(step as f64)).sqrt());
-            let eps = T::of(eps);
-            move |p, mean, square| p * keep - rate * mean / (square.sqrt() / root + eps)
+        let rule = Rule { beta1, beta2, eps, rectified: false };
+        self.moments.step(&rule, params, grads, most, |step, decays| Factors {
+            keep: T::of(if decays { 1.0 - lr * weight_decay } else { 1.0 }),
+            rate: T::of(lr / (1.0 - beta1.powf(step as f64))),
+            root: T::of((1.0 - beta2.powf(step as f64)).sqrt()),
         })
     }
 

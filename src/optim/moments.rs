@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::Parameter;
+use super::clip::{Norm, clip_global_norm};
+use super::cuda::{self, Update};
+use crate::device::{Device, Gpu};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -14,6 +17,26 @@ const CHUNK: usize = 1 << 15;
 
 /// Step counts are kept as two digits to this base, so that f32 holds them exactly.
 const STEP_BASE: u64 = 1 << 20;
+
+/// The settings of a step that are the same for all parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    pub(super) eps: f64,
+    /// RAdam's rule, else AdamW's.
+    pub(super) rectified: bool,
+}
+
+/// What a step does to one parameter, with the mean `m` and the square `v` of its gradients:
+/// - AdamW, `p <- keep p - rate m / (sqrt(v) / root + eps)`;
+/// - RAdam, `p <- keep p - rate (m / (sqrt(v) + eps))`, and `p <- keep p - rate m` if `root` is 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Factors<T> {
+    pub(super) keep: T,
+    pub(super) rate: T,
+    pub(super) root: T,
+}
 
 /// The running means and the number of steps of each parameter.
 #[derive(Clone, Debug)]
@@ -32,43 +55,82 @@ impl<T: Real> Moments<T> {
         Moments { prefix, steps: vec![0; params.len()], mean: zeros(), square: zeros(), params }
     }
 
-    /// Updates the moments with `betas`, and each element `p` of a parameter that has a gradient to
-    /// `rule(p, mean, square)`, the rule being made for each parameter out of its number of steps (1 at the first) and
-    /// whether it decays.
-    pub(super) fn step<R: Fn(T, T, T) -> T + Sync>(
+    /// One step where the parameters lie: updates the moments, and each parameter that has a gradient by the rule with
+    /// factors that `factors` makes out of its number of steps (1 at the first) and whether it decays. With `most` the
+    /// gradients are scaled first, so that their norm is no more, and the norm that they had is given.
+    pub(super) fn step(
         &mut self,
-        betas: (f64, f64),
+        rule: &Rule,
+        params: &mut [Tensor<T>],
+        grads: &mut [Option<Tensor<T>>],
+        most: Option<f64>,
+        factors: impl Fn(u64, bool) -> Factors<T>,
+    ) -> Result<Option<Norm>> {
+        self.check(params, grads)?;
+        match params.first().map_or(Device::Cpu, Tensor::device) {
+            Device::Cpu => {
+                let norm = most.map(|most| clip_global_norm(grads, most)).transpose()?;
+                if norm.is_none_or(f64::is_finite) {
+                    self.step_on_cpu(rule, params, grads, factors);
+                }
+                Ok(norm.map(Norm::known))
+            }
+            Device::Cuda(gpu) => {
+                let updates = self.updates(gpu, params, grads, factors)?;
+                Ok(cuda::step(gpu, rule, updates, most)?.map(Norm::on_device))
+            }
+        }
+    }
+
+    fn updates<'a>(
+        &'a mut self,
+        gpu: Gpu,
+        params: &'a mut [Tensor<T>],
+        grads: &'a [Option<Tensor<T>>],
+        factors: impl Fn(u64, bool) -> Factors<T>,
+    ) -> Result<Vec<Update<'a, T>>> {
+        let device = Device::Cuda(gpu);
+        let mut updates = Vec::with_capacity(params.len());
+        let moments = self.mean.iter_mut().zip(&mut self.square).zip(&mut self.steps).zip(&self.params);
+        for ((((mean, square), steps), known), (param, grad)) in moments.zip(params.iter_mut().zip(grads)) {
+            let Some(grad) = grad else { continue };
+            // Beside the parameter, from the first step on.
+            for moment in [&mut *mean, &mut *square] {
+                if moment.device() != device {
+                    *moment = moment.to(device)?;
+                }
+            }
+            *steps += 1;
+            updates.push(Update { param, mean, square, grad, factors: factors(*steps, known.decay) });
+        }
+        Ok(updates)
+    }
+
+    fn step_on_cpu(
+        &mut self,
+        rule: &Rule,
         params: &mut [Tensor<T>],
         grads: &[Option<Tensor<T>>],
-        rule: impl Fn(u64, bool) -> R,
-    ) -> Result<()> {
-        self.check(params, grads)?;
-        let (keep_mean, keep_square) = (T::of(betas.0), T::of(betas.1));
-        let (take_mean, take_square) = (T::of(1.0 - betas.0), T::of(1.0 - betas.1));
+        factors: impl Fn(u64, bool) -> Factors<T>,
+    ) {
+        let (keep_mean, keep_square, eps) = (T::of(rule.beta1), T::of(rule.beta2), T::of(rule.eps));
+        let (take_mean, take_square) = (T::of(1.0 - rule.beta1), T::of(1.0 - rule.beta2));
         for (i, grad) in grads.iter().enumerate() {
             let Some(grad) = grad else { continue };
             self.steps[i] += 1;
-            let rule = rule(self.steps[i], self.params[i].decay);
-            let update = |p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]| {
-                for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                    *m = keep_mean * *m + take_mean * *g;
-                    *v = keep_square * *v + take_square * *g * *g;
-                    *p = rule(*p, *m, *v);
-                }
-            };
+            let Factors { keep, rate, root } = factors(self.steps[i], self.params[i].decay);
+            let adamw = |p: T, mean: T, square: T| p * keep - rate * mean / (square.sqrt() / root + eps);
+            let radam = |p: T, mean: T, square: T| p * keep - rate * (mean / (square.sqrt() + eps));
+            let momentum = |p: T, mean: T, _: T| p * keep - rate * mean;
             let (m, v) = (self.mean[i].host_mut(), self.square[i].host_mut());
-            let p = params[i].host_mut();
-            if p.len() <= CHUNK {
-                update(p, m, v, grad.host());
-                continue;
+            let (p, g) = (params[i].host_mut(), grad.host());
+            let betas = [keep_mean, take_mean, keep_square, take_square];
+            match (rule.rectified, root == T::zero()) {
+                (false, _) => update(betas, p, m, v, g, adamw),
+                (true, false) => update(betas, p, m, v, g, radam),
+                (true, true) => update(betas, p, m, v, g, momentum),
             }
-            p.par_chunks_mut(CHUNK)
-                .zip(m.par_chunks_mut(CHUNK))
-                .zip(v.par_chunks_mut(CHUNK))
-                .zip(grad.host().par_chunks(CHUNK))
-                .for_each(|(((p, m), v), g)| update(p, m, v, g));
         }
-        Ok(())
     }
 
     fn check(&self, params: &[Tensor<T>], grads: &[Option<Tensor<T>>]) -> Result<()> {
@@ -122,7 +184,7 @@ impl<T: Real> Moments<T> {
         let name = format!("{}.steps", self.prefix);
         let digits = take(name.clone(), &[self.params.len(), 2])?;
         let mut steps = Vec::with_capacity(self.params.len());
-        for pair in digits.host().chunks_exact(2) {
+        for pair in digits.to(Device::Cpu)?.host().chunks_exact(2) {
             let (high, low) = (pair[0].f64(), pair[1].f64());
             let digit = |x: f64| x.fract() == 0.0 && x >= 0.0 && x < STEP_BASE as f64;
             if !digit(high) || !digit(low) {
@@ -144,6 +206,23 @@ impl<T: Real> Moments<T> {
         (self.steps, self.mean, self.square) = (steps, mean, square);
         Ok(())
     }
+}
+
+/// Updates the moments and then each element of a parameter to `rule(p, mean, square)`.
+fn update<T: Real>(betas: [T; 4], p: &mut [T], m: &mut [T], v: &mut [T], g: &[T], rule: impl Fn(T, T, T) -> T + Sync) {
+    let [keep_mean, take_mean, keep_square, take_square] = betas;
+    let update = |(((p, m), v), g): (((&mut [T], &mut [T]), &mut [T]), &[T])| {
+        for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            *m = keep_mean * *m + take_mean * *g;
+            *v = keep_square * *v + take_square * *g * *g;
+            *p = rule(*p, *m, *v);
+        }
+    };
+    if p.len() <= CHUNK {
+        return update((((p, m), v), g));
+    }
+    let chunks = p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
+    chunks.zip(g.par_chunks(CHUNK)).for_each(update);
 }
 
 /// Checks the settings that the two optimisers have in common.

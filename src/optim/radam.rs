@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::moments::{Moments, check_settings};
-use super::{Optimizer, Parameter};
+use super::moments::{Factors, Moments, Rule, check_settings};
+use super::{Norm, Optimizer, Parameter};
 use crate::element::Real;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -68,16 +68,23 @@ impl<T: Real> RAdam<T> {
 }
 
 impl<T: Real> Optimizer<T> for RAdam<T> {
-    fn step(&mut self, lr: f64, params: &mut [Tensor<T>], grads: &[Option<Tensor<T>>]) -> Result<()> {
+    fn step_clipped(
+        &mut self,
+        lr: f64,
+        most: Option<f64>,
+        params: &mut [Tensor<T>],
+        grads: &mut [Option<Tensor<T>>],
+    ) -> Result<Option<Norm>> {
         let config = self.config;
         let RAdamConfig { beta1, beta2, eps, weight_decay } = config;
-        self.moments.step((beta1, beta2), params, grads, |step, decays| {
+        let rule = Rule { beta1, beta2, eps, rectified: true };
+        self.moments.step(&rule, params, grads, most, |step, decays| {
             let rectification = config.rectification(step);
-            let keep = T::of(if decays { 1.0 - lr * weight_decay } else { 1.0 });
-            let rate = T::of(lr * rectification.unwrap_or(1.0) / (1.0 - beta1.powf(step as f64)));
-            let eps = T::of(eps);
-            let rectified = rectification.is_some();
-            move |p, mean, square| p * keep - rate * if rectified { mean / (square.sqrt() + eps) } else { mean }
+            Factors {
+                keep: T::of(if decays { 1.0 - lr * weight_decay } else { 1.0 }),
+                rate: T::of(lr * rectification.unwrap_or(1.0) / (1.0 - beta1.powf(step as f64))),
+                root: if rectification.is_some() { T::one() } else { T::zero() },
+            }
         })
     }
 

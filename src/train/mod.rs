@@ -19,7 +19,7 @@ use crate::metrics::{Outcome, harrell};
 use crate::model::{Batching, CohortSource, Model, Predictor, Recipe, Source, predict_all};
 use crate::nn::{Builder, Noise, Params};
 use crate::ops::cox::{Baseline, Cox, Normalisation, Outcomes, Plan};
-use crate::optim::{Parameter, clip_global_norm};
+use crate::optim::{Norm, Parameter};
 
 /// What one epoch did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -178,7 +178,7 @@ pub fn train(
         };
         let passes = if t.risk_set == RiskSet::Cohort { 2 } else { 1 };
         source.upcoming(&batches, passes, Some(noise))?;
-        let mut weight = 0.0;
+        let (mut weight, mut norms) = (0.0, Vec::with_capacity(groups.len()));
         for (done, group) in groups.iter().enumerate() {
             let mut result = fit.step(&params, group, noise)?;
             observe(&Progress::Batch { epoch: number + 1, batch: done + 1, batches: groups.len(), loss: result.loss });
@@ -192,13 +192,9 @@ pub fn train(
             record.loss += result.loss * result.weight;
             weight += result.weight;
             let limit = if t.clip_norm > 0.0 { t.clip_norm } else { f64::INFINITY };
-            let norm = clip_global_norm(&mut result.grads, limit);
-            if !norm.is_finite() {
-                return Err(Error::Diverged { what: "the gradient" });
-            }
-            record.gradient_norm += norm;
+            let norm = optimizer.step_clipped(rate, Some(limit), params.values_mut(), &mut result.grads)?;
+            norms.extend(norm);
             record.steps += 1;
-            optimizer.step(rate, params.values_mut(), &result.grads)?;
         }
         if record.steps == 0 {
             return Err(Error::Setting {
@@ -207,8 +203,14 @@ pub fn train(
                 value: t.batch.to_string(),
             });
         }
+        // Here and not after each step, so that a step waits for nothing but its loss. A gradient that is not finite has
+        // moved nothing.
+        let norms = Norm::read_all(&norms)?;
+        if norms.iter().any(|norm| !norm.is_finite()) {
+            return Err(Error::Diverged { what: "the gradient" });
+        }
         record.loss /= f64::max(weight, 1.0);
-        record.gradient_norm /= record.steps.max(1) as f64;
+        record.gradient_norm = norms.iter().sum::<f64>() / record.steps.max(1) as f64;
         record.validation = fit.validate(&params, batching)?;
         record.seconds = start.elapsed().as_secs_f64();
         tracing::debug!(epoch = record.epoch, loss = record.loss, seconds = record.seconds, "epoch done");

@@ -1,6 +1,7 @@
 //! What is minimised, and its gradient: batch by batch, or over the risk sets of the whole cohort.
 
 use crate::config::{Loss, TrainConfig};
+use crate::device::Device;
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::model::{Model, Source, predict};
@@ -55,36 +56,42 @@ impl Objective {
         Plan::new(&Outcomes::new(&time, &event))
     }
 
-    /// The loss of predictions, `[n, K]`, of the named patients, what it is a mean over, and its gradient, `[n, K]`.
+    /// The loss of predictions, `[n, K]`, of the named patients, what it is a mean over, and its gradient, `[n, K]`,
+    /// where the predictions lie. On a device the loss alone is read back.
     ///
     /// # Errors
     /// [`Error::Diverged`] for predictions that are not finite.
     pub fn of_predictions<T: Real>(&self, patients: &[usize], prediction: &Tensor<T>) -> Result<(f64, f64, Tensor<T>)> {
-        if !prediction.host().iter().all(|x| x.is_finite()) {
-            return Err(Error::Diverged { what: "a prediction" });
-        }
-        match &self.kind {
+        let (loss, gradient, weight) = match &self.kind {
             Kind::Cox(cox) => {
                 let plan = self.plan(patients)?;
-                let log_risk: Vec<f64> = prediction.host().iter().map(|x| x.f64()).collect();
-                let (loss, gradient) = cox.loss_and_gradient(&plan, &log_risk)?;
-                let gradient = Tensor::from_fn(prediction.shape(), |i| T::of(gradient[i]));
                 // An event that nobody outlives teaches as little as none.
                 let weight = if plan.pairs() > 0 { plan.events() } else { 0 };
-                Ok((loss, weight as f64, gradient))
+                let (loss, gradient) = match prediction.device() {
+                    Device::Cpu => {
+                        check_finite(prediction)?;
+                        let log_risk: Vec<f64> = prediction.host().iter().map(|x| x.f64()).collect();
+                        let (loss, gradient) = cox.loss_and_gradient(&plan, &log_risk)?;
+                        (loss, Tensor::from_fn(prediction.shape(), |i| T::of(gradient[i])))
+                    }
+                    Device::Cuda(gpu) => read_loss(cox.loss_and_gradient_on(gpu, &plan, prediction)?)?,
+                };
+                (loss, gradient, weight)
             }
             Kind::Nll { op, bin } => {
                 let bin: Vec<u32> = patients.iter().map(|&p| bin[p]).collect();
                 let censored: Vec<bool> = patients.iter().map(|&p| !self.event[p]).collect();
-                let tape = Tape::recording(prediction.device());
-                let logits = tape.leaf(prediction.clone());
-                let loss = op.forward(&tape, &logits, &bin, &censored)?;
-                let value = loss.value().host()[0].f64();
-                let grads = tape.backward(&[(&loss, Tensor::scalar(T::one()))])?;
-                let gradient = grads.of(&logits).cloned().unwrap_or_else(|| Tensor::zeros(prediction.shape()));
-                Ok((value, patients.len() as f64, gradient))
+                let (loss, gradient) = match prediction.device() {
+                    Device::Cpu => {
+                        check_finite(prediction)?;
+                        nll_on_cpu(op, prediction, &bin, &censored)?
+                    }
+                    Device::Cuda(gpu) => read_loss(op.loss_and_gradient_on(gpu, prediction, &bin, &censored)?)?,
+                };
+                (loss, gradient, patients.len())
             }
-        }
+        };
+        Ok((loss, weight as f64, gradient))
     }
 
     /// The loss over one batch and its gradient.
@@ -126,19 +133,16 @@ impl Objective {
         batches: &[Vec<usize>],
         noise: Noise,
     ) -> Result<Step<T>> {
-        let mut predictions = Vec::new();
-        for patients in batches {
-            predictions.extend_from_slice(predict(model, params, source, patients, Some(noise))?.host());
-        }
+        let predicted = |patients: &Vec<usize>| predict(model, params, source, patients, Some(noise));
+        let predictions: Vec<Tensor<T>> = batches.iter().map(predicted).collect::<Result<_>>()?;
         let all: Vec<usize> = batches.concat();
-        let width = predictions.len() / all.len().max(1);
-        let (loss, weight, owed) = self.of_predictions(&all, &Tensor::new(&[all.len(), width], predictions)?)?;
+        let width = predictions.first().map_or(0, |prediction| prediction.matrix().1);
+        let (loss, weight, owed) = self.of_predictions(&all, &Tensor::stacked(width, &predictions)?)?;
         let mut sum: Vec<Option<Tensor<T>>> = vec![None; params.values().len()];
         let mut first = 0;
         for patients in batches {
-            let range = first * width..(first + patients.len()) * width;
+            let owed = owed.rows(first..first + patients.len())?;
             first += patients.len();
-            let owed = Tensor::new(&[patients.len(), width], owed.host()[range].to_vec())?;
             let grads = back(model, params, source, patients, noise, |_| Ok(owed))?;
             for (sum, grad) in sum.iter_mut().zip(grads) {
                 match (sum.as_mut(), grad) {
@@ -150,6 +154,32 @@ impl Objective {
         }
         Ok(Step { loss, weight, grads: sum })
     }
+}
+
+fn check_finite<T: Real>(prediction: &Tensor<T>) -> Result<()> {
+    if prediction.host().iter().all(|x| x.is_finite()) { Ok(()) } else { Err(DIVERGED) }
+}
+
+/// Waits for a loss on a device. There a prediction that is not finite shows in the loss alone.
+fn read_loss<T: Real>((loss, gradient): (Tensor<T>, Tensor<T>)) -> Result<(f64, Tensor<T>)> {
+    let loss = loss.read()?[0].f64();
+    if loss.is_finite() { Ok((loss, gradient)) } else { Err(DIVERGED) }
+}
+
+const DIVERGED: Error = Error::Diverged { what: "a prediction" };
+
+fn nll_on_cpu<T: Real>(
+    op: &NllSurvival,
+    prediction: &Tensor<T>,
+    bin: &[u32],
+    censored: &[bool],
+) -> Result<(f64, Tensor<T>)> {
+    let tape = Tape::recording(Device::Cpu);
+    let logits = tape.leaf(prediction.clone());
+    let loss = op.forward(&tape, &logits, bin, censored)?;
+    let value = loss.value().host()[0].f64();
+    let grads = tape.backward(&[(&loss, Tensor::scalar(T::one()))])?;
+    Ok((value, grads.of(&logits).cloned().unwrap_or_else(|| Tensor::zeros(prediction.shape()))))
 }
 
 /// The gradient of each parameter when the predictions of a training batch are owed what `owed` says of them.

@@ -330,6 +330,144 @@ fn f32_is_as_good_as_plain_arithmetic() {
     }
 }
 
+/// Loss and gradient in f32 on the device under test, for a loss that is owed `grad`.
+fn single(cox: Cox, cohort: &Cohort, grad: f32) -> (f32, Vec<f32>) {
+    let eta = Tensor::<f32>::from_fn(&[cohort.eta.len()], |i| cohort.eta[i] as f32);
+    let (out, grads) = gradients(apply(cox, &cohort.plan()), &[eta], &[Tensor::scalar(grad)]);
+    (out[0].host()[0], grads[0].host().to_vec())
+}
+
+/// What f32 may be off by where plain arithmetic in it overflows: sums in f64 are rounded once, the gradient once more by
+/// what the loss is owed.
+#[track_caller]
+fn assert_rounded(what: &str, cox: Cox, cohort: &Cohort) {
+    let (want, gradient) = cox.loss_and_gradient(&cohort.plan(), &cohort.eta).unwrap();
+    let grad = 3.0;
+    let (loss, got) = single(cox, cohort, grad as f32);
+    let ulp = f64::from(f32::EPSILON);
+    // The terms of the loss may be larger than their sum.
+    let n = cohort.eta.len();
+    let largest = cohort.eta.iter().fold(1f64, |m, x| m.max(x.abs())) * n as f64;
+    assert_within(what, &[loss], &[want], ulp * want.abs() + rounding(n) * largest);
+    let gradient: Vec<f64> = gradient.iter().map(|g| grad * g).collect();
+    let most = gradient.iter().fold(cohort.plan().event_weight() * rounding(n), |m, g| m.max(g.abs()));
+    assert_within(what, &got, &gradient, 2.0 * ulp * most);
+}
+
+#[test]
+fn f32_rounds_what_f64_gives_with_strata_weights_and_ties() {
+    // The last is more than one block takes: tiles of a risk set, and of deaths at one time, that others go on with.
+    for n in [0, 1, 33, 700, 5000, 14_500] {
+        let mut cohort = cohort(n);
+        for (strata, weights, ties_of) in [(1, false, 0), (3, true, 0), (2, true, 4000)] {
+            cohort.strata = (strata > 1).then(|| (0..n as u32).map(|i| i * 7 % 11 % strata).collect());
+            cohort.weight = weights.then(|| (0..n).map(|i| [0.0, 0.25, 1.0, 3.0][i % 4]).collect());
+            // Thousands at one time, of whom two in three die.
+            (0..n.min(ties_of)).for_each(|i| cohort.time[i] = 2.0);
+            for ties in TIES {
+                for normalisation in [Normalisation::Sum, Normalisation::PerEvent] {
+                    let what = format!("{n} {ties:?} {strata} strata, weights {weights}, {ties_of} at one time");
+                    assert_rounded(&what, Cox { ties, normalisation }, &cohort);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_at_the_ends_of_tiles() {
+    // Deaths and their ties that begin and end where the runs of threads, the tiles of the one block, and those of many do.
+    for (n, ends) in [(4700, [9, 288, 4608, 4609]), (14_000, [2304, 2305, 4608, 13_824])] {
+        let mut cohort = cohort(n);
+        for end in ends {
+            // Later is earlier in the order of risk sets.
+            cohort.time = (0..n).map(|i| if i < end { 7.0 } else { 3.0 - (i - end).min(2) as f64 }).collect();
+            cohort.event = (0..n).map(|i| i >= end || i % 2 == 0 && end % 2 == 0).collect();
+            TIES.iter().for_each(|&ties| assert_rounded(&format!("{n} {ties:?} {end}"), sum(ties), &cohort));
+        }
+    }
+}
+
+#[test]
+fn f32_with_log_risks_from_end_to_end_of_its_range() {
+    let n = 300;
+    let mut cohort = cohort(n);
+    let event = cohort.event.clone();
+    for large in [80.0, 800.0, 1e6, 1e12] {
+        // Large and small ones early and late, so that each sort is alone in some risk sets.
+        cohort.eta = (0..n).map(|i| f64::from((large * [0.0, 1.0, -1.0, 0.5][i % 4]) as f32)).collect();
+        cohort.event.clone_from(&event);
+        TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}"), sum(ties), &cohort));
+        cohort.event = (0..n).map(|i| i % 4 == 2 || i == 7).collect();
+        TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}, the safest die"), sum(ties), &cohort));
+    }
+}
+
+#[test]
+fn f32_where_nobody_or_everybody_dies_or_all_at_once() {
+    for n in [1, 40, 14_000] {
+        let mut cohort = cohort(n);
+        for (what, event, time) in [
+            ("nobody dies", false, None),
+            ("everybody dies", true, None),
+            ("all at one time", true, Some(3.0)),
+            ("all censored at one time", false, Some(3.0)),
+        ] {
+            cohort.event = vec![event; n];
+            if let Some(time) = time {
+                cohort.time = vec![time; n];
+            }
+            TIES.iter().for_each(|&ties| assert_rounded(&format!("{n}: {what}, {ties:?}"), sum(ties), &cohort));
+        }
+    }
+}
+
+#[test]
+fn late_entry_is_the_same_on_any_device() {
+    let mut cohort = cohort(60);
+    cohort.entry = Some(cohort.time.iter().enumerate().map(|(i, t)| t - [1.0, 4.0, 30.0][i % 3]).collect());
+    TIES.iter().for_each(|&ties| assert_rounded("late entry", sum(ties), &cohort));
+}
+
+#[test]
+fn f32_has_the_same_bits_every_time() {
+    let n = 14_500;
+    let mut cohort = cohort(n);
+    cohort.strata = Some((0..n as u32).map(|i| i % 2).collect());
+    let bits = |(loss, grad): (f32, Vec<f32>)| (loss.to_bits(), grad.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+    for ties in TIES {
+        assert_eq!(bits(single(sum(ties), &cohort, 1.0)), bits(single(sum(ties), &cohort, 1.0)));
+    }
+}
+
+#[test]
+fn a_log_risk_that_is_not_finite_is_refused_or_makes_the_loss_nan() {
+    // The first is censored before anybody dies, the last outlives all.
+    for (n, who) in [(5, 0), (5, 2), (5, 4), (14_000, 0), (14_000, 13_999)] {
+        let outcomes = Cohort {
+            time: (0..n).map(|i| i as f64).collect(),
+            event: (0..n).map(|i| i > 0 && i + 1 < n).collect(),
+            eta: vec![0.5; n],
+            ..Cohort::default()
+        };
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut eta = Tensor::<f32>::full(&[n], 0.5);
+            eta.host_mut()[who] = bad;
+            let tape = Tape::inference(device::<f32>());
+            let loss = Cox::default().forward(&tape, &Var::constant(placed(&eta)), &outcomes.plan());
+            match device::<f32>() {
+                Device::Cpu => {
+                    assert!(matches!(loss, Err(Error::Value { arg: "log_risk", index, .. }) if index == who));
+                }
+                Device::Cuda(_) => {
+                    let loss = loss.unwrap().value().read().unwrap()[0];
+                    assert!(loss.is_nan(), "{bad} of patient {who} of {n} gives {loss}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn gradient_matches_finite_differences() {
     let n = 12;

@@ -60,6 +60,63 @@ fn values_are_as_good_as_plain_arithmetic() {
 }
 
 #[test]
+fn gradients_are_as_good_as_plain_arithmetic() {
+    // More patients than one chunk of a device has.
+    for (patients, bins) in [(1, 1), (3, 4), (33, 7), (1500, 5)] {
+        for (alpha, reduction) in [(0.0, Reduction::Sum), (0.3, Reduction::Mean), (1.0, Reduction::Sum)] {
+            let (bin, censored) = outcomes(patients, bins);
+            let op = with(alpha, reduction);
+            let single: Tensor<f32> = normal("logits", &[patients, bins]);
+            let cot = [Tensor::scalar(1.5f32)];
+            let (loss, grads) = gradients(apply(op, &bin, &censored), std::slice::from_ref(&single), &cot);
+            let divisor = if reduction == Reduction::Mean { patients as f64 } else { 1.0 };
+            let oracle = naive_gradient(&op, &cast::<f32, f64>(&single), &bin, &censored, 1.5 / divisor);
+            let plain = naive_gradient(&op, &single, &bin, &censored, 1.5 / divisor as f32);
+            let what = format!("{patients}x{bins}, {op:?}");
+            assert_as_good_as_plain(&what, grads[0].host(), &plain, &oracle);
+            let (plain, oracle): (f32, f64) = (
+                naive(&op, &single, &bin, &censored).into_iter().sum(),
+                naive(&op, &cast::<f32, f64>(&single), &bin, &censored).into_iter().sum(),
+            );
+            assert_as_good_as_plain(&what, loss[0].host(), &[plain / divisor as f32], &[oracle / divisor]);
+        }
+    }
+}
+
+/// The gradient by the formula of the page, in the type itself, of factors above `eps`.
+fn naive_gradient<T: Real>(op: &NllSurvival, logits: &Tensor<T>, bin: &[u32], censored: &[bool], by: T) -> Vec<T> {
+    let (_, bins) = logits.matrix();
+    let slope = |(i, x): (usize, &T)| {
+        let (k, y, c) = ((i % bins) as u32, bin[i / bins], censored[i / bins]);
+        let hazard = T::one() / (T::one() + (-*x).exp());
+        let weight = if c { T::of(1.0 - op.alpha) } else { T::one() };
+        let slope = match k {
+            _ if k < y || k == y && c => weight * hazard,
+            _ if k == y => -T::one() / (T::one() + x.exp()),
+            _ => T::zero(),
+        };
+        by * slope
+    };
+    logits.host().iter().enumerate().map(slope).collect()
+}
+
+#[test]
+fn f32_has_no_slope_below_eps_and_is_nan_where_a_logit_is() {
+    let op = with(0.0, Reduction::Sum);
+    let one = |logits: [f32; 2], bin: u32, censored: bool| {
+        let (bin, logits) = ([bin], [Tensor::new(&[1, 2], logits.to_vec()).unwrap()]);
+        let f = apply(op, &bin, std::slice::from_ref(&censored));
+        let (loss, grads) = gradients(f, &logits, &[Tensor::scalar(1.0)]);
+        (loss[0].host()[0], grads[0].host().to_vec())
+    };
+    let limit = -(op.eps.ln()) as f32;
+    assert_eq!(one([-40.0, 0.0], 0, false), (limit, vec![0.0, 0.0]));
+    assert_eq!(one([40.0, 0.0], 0, true), (limit, vec![0.0, 0.0]));
+    assert_eq!(one([40.0, 0.0], 1, false).1, [0.0, -0.5]);
+    assert!(one([f32::NAN, 0.0], 1, false).0.is_nan() && one([0.0, f32::NAN], 1, true).0.is_nan());
+}
+
+#[test]
 fn gradient_matches_finite_differences() {
     let (bin, censored) = outcomes(9, 4);
     for alpha in [0.0, 0.5, 1.0] {

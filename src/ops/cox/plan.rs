@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use super::layout::Lazy;
 use crate::error::{Error, Result};
 
 /// What is known of each patient: the arguments of [`Plan::new`].
@@ -40,6 +41,7 @@ pub struct Plan {
     /// Where each patient is put down, unless risk sets are truncated: see [`Slot`].
     pub(super) slots: Vec<Slot>,
     pub(super) weight: Option<Vec<f64>>,
+    pub(super) layout: Lazy,
     events: usize,
     pairs: u64,
 }
@@ -136,7 +138,17 @@ impl Plan {
         let (truncated, pairs) = (truncated.into_inner(), pairs(&rows, &moments));
         let slots = if truncated { Vec::new() } else { slots(&rows, moments.len()) };
         let weight = outcomes.weight.map(<[f64]>::to_vec);
-        Ok(Plan { rows, moments, strata, truncated, slots, weight, events: dying.len(), pairs })
+        Ok(Plan {
+            rows,
+            moments,
+            strata,
+            truncated,
+            slots,
+            weight,
+            layout: Lazy::default(),
+            events: dying.len(),
+            pairs,
+        })
     }
 
     /// The number of patients, those of weight 0 included.

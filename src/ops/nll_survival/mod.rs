@@ -25,20 +25,24 @@
 //!
 //! # Numerics
 //! In f64 whatever the type of `logits`, with `1 - h` as `sigmoid(-logit)`, so that it keeps its digits where `h` is
-//! close to 1. NaN in the logits of a patient gives NaN.
+//! close to 1. NaN in the logits of a patient gives NaN. On a device so does infinity, wherever it stands in the row:
+//! there the loss is all that is looked at.
 //!
 //! # Cost
-//! `2 B K` exponentials, one thread. The gradient is calculated with the loss and kept: `B K` numbers.
+//! `2 B K` exponentials, one thread. The gradient is calculated with the loss and kept: `B K` numbers. On a device one
+//! launch for up to 1024 patients, else two, and one for the gradient of a loss on a tape.
 //!
 //! # Deviations
 //! None from the published loss, `(1 - alpha) (censored + uncensored) + alpha uncensored`: written out, alpha only
 //! makes censored patients count less (`published_losses_and_gradients_are_met`).
 
 mod cpu;
+mod cuda;
 
+pub(crate) use cuda::KERNELS;
 use serde::{Deserialize, Serialize};
 
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::tape::{Tape, Var};
@@ -84,7 +88,14 @@ impl NllSurvival {
         let bins = self.check(logits.shape(), bin, censored)?;
         let (losses, mut gradient) = match tape.device() {
             Device::Cpu => cpu::evaluate(self, bins, logits.value().host(), bin, censored),
-            Device::Cuda(gpu) => return Err(crate::ops::missing(gpu, "nll_survival")),
+            Device::Cuda(gpu) => {
+                let (loss, gradient) = self.loss_and_gradient_on(gpu, logits.value(), bin, censored)?;
+                let [loss] = tape.record(&[logits], [loss], move |grads| {
+                    let Some(grad) = &grads[0] else { return Ok(vec![None]) };
+                    Ok(vec![Some(cuda::backward(gpu, &gradient, grad)?)])
+                });
+                return Ok(loss);
+            }
         };
         let mut loss: f64 = losses.iter().sum();
         if self.reduction == Reduction::Mean && !losses.is_empty() {
@@ -100,13 +111,32 @@ impl NllSurvival {
         Ok(loss)
     }
 
-    /// The loss of each patient, before the reduction.
+    /// The loss of logits on a device, a scalar, and its gradient, which stay there: nothing is waited for.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`Error::Cuda`] of the device.
+    pub(crate) fn loss_and_gradient_on<T: Real>(
+        &self,
+        gpu: Gpu,
+        logits: &Tensor<T>,
+        bin: &[u32],
+        censored: &[bool],
+    ) -> Result<(Tensor<T>, Tensor<T>)> {
+        self.check(logits.shape(), bin, censored)?;
+        let divisor = match self.reduction {
+            Reduction::Mean => bin.len().max(1) as f64,
+            Reduction::Sum => 1.0,
+        };
+        cuda::evaluate(gpu, self, divisor, logits, bin, censored)
+    }
+
+    /// The loss of each patient, before the reduction. Calculated on the CPU.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn losses<T: Real>(&self, logits: &Tensor<T>, bin: &[u32], censored: &[bool]) -> Result<Vec<f64>> {
         let bins = self.check(logits.shape(), bin, censored)?;
-        Ok(cpu::evaluate(self, bins, logits.host(), bin, censored).0)
+        Ok(cpu::evaluate(self, bins, logits.to(Device::Cpu)?.host(), bin, censored).0)
     }
 
     fn check(&self, logits: &[usize], bin: &[u32], censored: &[bool]) -> Result<usize> {
@@ -136,7 +166,7 @@ impl NllSurvival {
 
 const OP: &str = "nll_survival";
 
-/// The probability of surviving each interval, `[B, K]`, given logits of that shape.
+/// The probability of surviving each interval, `[B, K]`, given logits of that shape. Calculated on the CPU.
 ///
 /// # Errors
 /// [`Error::Shape`] if `logits` is not a matrix.
@@ -144,7 +174,7 @@ pub fn survival<T: Real>(logits: &Tensor<T>) -> Result<Tensor<f64>> {
     let &[_, bins] = logits.shape() else {
         return Err(Error::Shape { op: OP, arg: "logits", want: "[B, K]".into(), got: logits.shape().to_vec() });
     };
-    Tensor::new(logits.shape(), cpu::survival(bins, logits.host()))
+    Tensor::new(logits.shape(), cpu::survival(bins, logits.to(Device::Cpu)?.host()))
 }
 
 /// The probability of surviving each interval for one patient, given its logits.

@@ -1,20 +1,14 @@
 //! Optimisers, schedules and clipping: against the published trajectories, the formulas and their own laws.
 
-#[path = "common/golden.rs"]
-#[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
-mod golden;
-#[path = "ops/harness.rs"]
-#[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
-mod harness;
-
-use golden::Tensors;
-use harness::*;
 use onkos::optim::{
     AdamW, AdamWConfig, Decay, Optimizer, OptimizerConfig, Parameter, RAdam, RAdamConfig, Schedule, ScheduleConfig,
     clip_global_norm,
 };
-use onkos::{Error, Real, Tensor};
+use onkos::{Device, Error, Real, Tensor};
 use proptest::prelude::*;
+
+use crate::golden::{self, Tensors};
+use crate::harness::*;
 
 fn parameter(name: &str, shape: &[usize], decay: bool) -> Parameter {
     Parameter { name: name.into(), shape: shape.to_vec(), decay }
@@ -22,6 +16,19 @@ fn parameter(name: &str, shape: &[usize], decay: bool) -> Parameter {
 
 /// The README of the golden files: the worst difference to an independent formula is about 1e-12.
 const AGREEMENT: f64 = 1e-12;
+
+/// A step on the device under test of tensors that are on the CPU before and after.
+fn step<T: Real>(
+    optimizer: &mut (impl Optimizer<T> + ?Sized),
+    lr: f64,
+    params: &mut [Tensor<T>],
+    grads: &[Option<Tensor<T>>],
+) {
+    let mut there: Vec<_> = params.iter().map(placed).collect();
+    let grads: Vec<_> = grads.iter().map(|g| g.as_ref().map(placed)).collect();
+    optimizer.step(lr, &mut there, &grads).unwrap();
+    params.iter_mut().zip(&there).for_each(|(param, there)| *param = fetched(there));
+}
 
 /// What a run of the golden objective, `x A x / 2 - b x` over both parameters, went through.
 struct Run<T> {
@@ -52,8 +59,8 @@ fn follow<T: Real>(file: &Tensors, case: &str) -> Run<T> {
         let grad: Vec<T> = (0..11).map(row).collect();
         run.grads.extend(grad.iter().map(|g| g.f64()));
         let (g0, g1) = grad.split_at(5);
-        first.step(lr, &mut p0, &[Some(Tensor::new(&[5], g0.to_vec()).unwrap())]).unwrap();
-        other.step(lr, &mut p1, &[Some(Tensor::new(&[2, 3], g1.to_vec()).unwrap())]).unwrap();
+        step(&mut first, lr, &mut p0, &[Some(Tensor::new(&[5], g0.to_vec()).unwrap())]);
+        step(&mut other, lr, &mut p1, &[Some(Tensor::new(&[2, 3], g1.to_vec()).unwrap())]);
         run.p0.extend(p0[0].host());
         run.p1.extend(p1[0].host());
     }
@@ -90,7 +97,7 @@ fn radam_moves_from_its_first_step_and_is_rectified_from_the_sixth() {
         let mut p = [Tensor::scalar(0.0)];
         let mut one = || {
             let before = p[0].host()[0];
-            radam.step(1e-3, &mut p, &[Some(Tensor::scalar(c))]).unwrap();
+            step(&mut radam, 1e-3, &mut p, &[Some(Tensor::scalar(c))]);
             before - p[0].host()[0]
         };
         (0..12).map(|_| one()).collect::<Vec<f64>>()
@@ -136,7 +143,7 @@ fn run_adamw<T: Real>(lr: f64, decay: bool, start: &Tensor<T>, grads: &[Vec<T>])
     let mut optimizer = adamw(decay, start.len());
     let mut p = [start.clone()];
     for grad in grads {
-        optimizer.step(lr, &mut p, &[Some(Tensor::new(start.shape(), grad.clone()).unwrap())]).unwrap();
+        step(&mut optimizer, lr, &mut p, &[Some(Tensor::new(start.shape(), grad.clone()).unwrap())]);
     }
     let [p] = p;
     p
@@ -186,12 +193,13 @@ fn both() -> [(OptimizerConfig, Box<dyn Optimizer<f32>>); 2] {
     })
 }
 
+/// Parameters and gradients on the device under test.
 fn start() -> [Tensor<f32>; 2] {
-    [normal("weight", &[3, 4]), normal("bias", &[4])]
+    [placed(&normal("weight", &[3, 4])), placed(&normal("bias", &[4]))]
 }
 
 fn gradient(step: usize) -> [Option<Tensor<f32>>; 2] {
-    [Some(normal(&format!("w {step}"), &[3, 4])), Some(normal(&format!("b {step}"), &[4]))]
+    [Some(placed(&normal(&format!("w {step}"), &[3, 4]))), Some(placed(&normal(&format!("b {step}"), &[4])))]
 }
 
 #[test]
@@ -378,7 +386,7 @@ proptest! {
         let cut = values.len() / 2;
         let part = |x: &[f64]| Some(Tensor::new(&[x.len()], x.to_vec()).unwrap());
         let mut grads = [part(&values[..cut]), None, part(&values[cut..])];
-        let norm = clip_global_norm(&mut grads, max);
+        let norm = clip_global_norm(&mut grads, max).unwrap();
         let want = values.iter().map(|x| x * x).sum::<f64>().sqrt();
         // Each of n squares and additions rounds once.
         let rounding = (values.len() + 4) as f64 * f64::EPSILON;
@@ -397,9 +405,105 @@ proptest! {
 #[test]
 fn a_norm_that_is_not_finite_is_told_and_nothing_is_scaled() {
     for bad in [f32::NAN, f32::INFINITY] {
-        let mut grads = [Some(Tensor::new(&[2], vec![bad, 5.0f32]).unwrap())];
-        assert!(!clip_global_norm(&mut grads, 1.0).is_finite());
-        assert_eq!(grads[0].as_ref().unwrap().host()[1], 5.0);
+        let mut grads = [Some(placed(&Tensor::new(&[2], vec![bad, 5.0f32]).unwrap()))];
+        assert!(!clip_global_norm(&mut grads, 1.0).unwrap().is_finite());
+        assert_eq!(fetched(grads[0].as_ref().unwrap()).host()[1], 5.0);
+    }
+}
+
+/// Parameters of several sizes, one of them empty and one longer than a block's share, and gradients of a few steps, one
+/// of which leaves a parameter out.
+fn mixed() -> (Vec<Parameter>, Vec<Tensor<f32>>, Vec<Vec<Option<Tensor<f32>>>>) {
+    let sizes = [3usize, 0, 4096, 1, 9001, 4, 30];
+    let name = |i: usize| format!("p{i}");
+    let params = sizes.iter().enumerate().map(|(i, &n)| parameter(&name(i), &[n], i % 2 == 0)).collect();
+    let start = sizes.iter().enumerate().map(|(i, &n)| normal(&name(i), &[n])).collect();
+    let grad =
+        |step: usize, i: usize, n: usize| (step != 3 || i != 4).then(|| normal(&format!("step {step} of {i}"), &[n]));
+    let grads = (0..8).map(|step| sizes.iter().enumerate().map(|(i, &n)| grad(step, i, n)).collect()).collect();
+    (params, start, grads)
+}
+
+/// What becomes of them, on a device, with and without a limit of the norm: parameters, state and norms.
+fn run_mixed(
+    config: OptimizerConfig,
+    device: Device,
+    most: Option<f64>,
+) -> (Vec<Tensor<f32>>, Vec<Tensor<f32>>, Vec<f64>) {
+    let (params, start, grads) = mixed();
+    let mut optimizer = config.build(params).unwrap();
+    let mut values: Vec<_> = start.iter().map(|p| p.to(device).unwrap()).collect();
+    let mut norms = vec![];
+    for grads in &grads {
+        let mut grads: Vec<_> = grads.iter().map(|g| g.as_ref().map(|g| g.to(device).unwrap())).collect();
+        let norm = optimizer.step_clipped(0.1, most, &mut values, &mut grads).unwrap();
+        norms.extend(norm.map(|norm| norm.read().unwrap()));
+    }
+    let state = optimizer.state().iter().map(|(_, tensor)| fetched(tensor)).collect();
+    (values.iter().map(fetched).collect(), state, norms)
+}
+
+#[test]
+fn a_step_on_a_device_has_the_bits_of_the_cpu() {
+    for (config, _) in both() {
+        let cpu = run_mixed(config, Device::Cpu, None);
+        assert_eq!(run_mixed(config, device::<f32>(), None), cpu, "{config:?}");
+        // A limit that is not reached changes nothing either.
+        let (values, state, norms) = run_mixed(config, device::<f32>(), Some(f64::INFINITY));
+        assert_eq!((values, state), (cpu.0, cpu.1), "{config:?}");
+        assert_eq!(norms.len(), 8);
+    }
+}
+
+#[test]
+fn a_clipped_step_is_one_with_clipped_gradients() {
+    let most = 1.0;
+    for (config, _) in both() {
+        let (values, state, norms) = run_mixed(config, device::<f32>(), Some(most));
+        assert_eq!(run_mixed(config, device::<f32>(), Some(most)), (values.clone(), state, norms.clone()), "twice");
+        // By hand: the same device clips, then steps.
+        let (params, start, grads) = mixed();
+        let mut optimizer = config.build(params).unwrap();
+        let mut want: Vec<_> = start.iter().map(placed).collect();
+        for (grads, norm) in grads.iter().zip(norms) {
+            let host: Vec<f64> = grads.iter().flatten().flat_map(|g| g.host().to_vec()).map(f64::from).collect();
+            let oracle = host.iter().map(|g| g * g).sum::<f64>().sqrt();
+            assert_within("norm", &[norm], &[oracle], host.len() as f64 * f64::EPSILON * oracle);
+            let mut grads: Vec<_> = grads.iter().map(|g| g.as_ref().map(placed)).collect();
+            assert_eq!(clip_global_norm(&mut grads, most).unwrap(), norm);
+            optimizer.step(0.1, &mut want, &grads).unwrap();
+        }
+        assert_eq!(values, want, "{config:?}");
+    }
+}
+
+#[test]
+fn a_step_whose_norm_is_not_finite_moves_nothing() {
+    for (config, mut optimizer) in both() {
+        let mut params = start();
+        optimizer.step(0.1, &mut params, &gradient(0)).unwrap();
+        let before = (params.clone(), optimizer.state()[1..].to_vec());
+        let mut grads = gradient(1);
+        grads[1] = Some(placed(&Tensor::full(&[4], f32::INFINITY)));
+        let norm = optimizer.step_clipped(0.1, Some(1.0), &mut params, &mut grads).unwrap();
+        assert!(!norm.expect("there is a limit").read().unwrap().is_finite());
+        assert_eq!((params, optimizer.state()[1..].to_vec()), before, "{config:?}");
+    }
+}
+
+#[test]
+fn parameters_that_are_kept_elsewhere_stay_as_they_were() {
+    // The best of a training so far is a clone that shares its memory, and so may be a state.
+    for (config, mut optimizer) in both() {
+        let mut params = start();
+        optimizer.step(0.1, &mut params, &gradient(0)).unwrap();
+        let (kept, state) = (params.clone(), optimizer.state());
+        let copies: (Vec<_>, Vec<_>) =
+            (kept.iter().map(fetched).collect(), state.iter().map(|(_, t)| fetched(t)).collect());
+        optimizer.step(0.1, &mut params, &gradient(1)).unwrap();
+        assert_ne!(params, kept);
+        assert_eq!(copies.0, kept, "{config:?}");
+        assert_eq!(copies.1, state.into_iter().map(|(_, t)| t).collect::<Vec<_>>(), "{config:?}");
     }
 }
 
@@ -408,6 +512,6 @@ fn the_norm_has_the_same_bits_on_any_number_of_threads() {
     let grads = [Some(normal::<f32>("a", &[100_000])), None, Some(normal::<f32>("b", &[7, 3]))];
     assert_same_on_any_number_of_threads(|| {
         let mut grads = grads.clone();
-        (clip_global_norm(&mut grads, 0.5), grads)
+        (clip_global_norm(&mut grads, 0.5).unwrap(), grads)
     });
 }
