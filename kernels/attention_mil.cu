@@ -279,7 +279,7 @@ __device__ __forceinline__ void gate_gradient(const float* grad_score, const flo
     }
 }
 #define GATE_GRADIENT(name, G)                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(128)                                                                               \
+    extern "C" __global__ void __launch_bounds__(128, 8)                                                                            \
     name(const float* __restrict__ grad_score, const float* __restrict__ w, G* __restrict__ gates, float* __restrict__ part,        \
          unsigned n, unsigned first, unsigned rows, unsigned d, unsigned width, unsigned stride, unsigned heads) {                  \
         gate_gradient(grad_score, w, gates, part, first, rows, d, width, stride, heads);                                            \

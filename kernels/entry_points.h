@@ -73,6 +73,15 @@ extern "C" __global__ void cade_to_tokens(const float* __restrict__ x, const uns
 extern "C" __global__ void concat_join(const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ c, const float* __restrict__ d, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int at, unsigned int width_a, unsigned int width_b, unsigned int width_c, unsigned int width_d);
 extern "C" __global__ void concat_split(const float* __restrict__ grad, float* __restrict__ a, float* __restrict__ b, float* __restrict__ c, float* __restrict__ d, unsigned int rows, unsigned int columns, unsigned int at, unsigned int width_a, unsigned int width_b, unsigned int width_c, unsigned int width_d);
 
+// cox.cu
+extern "C" __global__ void cox_block(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, float* __restrict__ gradient, float* __restrict__ loss, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron, double divisor);
+extern "C" __global__ void cox_terms(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
+extern "C" __global__ void cox_risk_sets(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
+extern "C" __global__ void cox_charges(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
+extern "C" __global__ void cox_hazards(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
+extern "C" __global__ void cox_gradient(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, float* __restrict__ gradient, float* __restrict__ loss, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron, double divisor);
+extern "C" __global__ void cox_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned int n);
+
 // dropout.cu
 extern "C" __global__ void dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patient, float* __restrict__ y, unsigned long long n, unsigned int bags, unsigned int columns, unsigned int threshold, float scale, float shift, float dropped, unsigned long long seed, unsigned int epoch, unsigned int purpose);
 
@@ -94,6 +103,18 @@ extern "C" __global__ void layer_norm_chunks_wide(const float* __restrict__ x, c
 // linear.cu
 extern "C" __global__ void linear_inner(const float* __restrict__ grad, const float* __restrict__ kept, float* __restrict__ inner, float* __restrict__ sums, unsigned int rows, unsigned int columns, unsigned int chunk, unsigned int function);
 extern "C" __global__ void linear_bias(const float* __restrict__ sums, float* __restrict__ bias, unsigned int chunks, unsigned int columns);
+
+// nll_survival.cu
+extern "C" __global__ void nll_survival_forward(const float* __restrict__ logits, const unsigned int* __restrict__ outcome, float* __restrict__ gradient, double* __restrict__ partials, float* __restrict__ loss, unsigned int patients, unsigned int bins, unsigned int chunk, double alpha, double eps, double divisor);
+extern "C" __global__ void nll_survival_sum(const double* __restrict__ partials, float* __restrict__ loss, unsigned int chunks, double divisor);
+extern "C" __global__ void nll_survival_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned long long n);
+
+// optim.cu
+extern "C" __global__ void optim_adamw(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
+extern "C" __global__ void optim_radam(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
+extern "C" __global__ void optim_squares(const unsigned long long* __restrict__ table, double* __restrict__ partials, unsigned int parameters, unsigned int chunks);
+extern "C" __global__ void optim_norm(const double* __restrict__ partials, double* __restrict__ norm, unsigned int chunks);
+extern "C" __global__ void optim_clip(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most);
 
 // sdir.cu
 extern "C" __global__ void sdir_rescue(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, unsigned int* __restrict__ rescued, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);

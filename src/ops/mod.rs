@@ -54,6 +54,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         cade::KERNELS,
         concat::KERNELS,
         cox::KERNELS,
+        crate::optim::KERNELS,
         dropout::KERNELS,
         gather::KERNELS,
         grouped_linear::KERNELS,
@@ -64,7 +65,6 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         segment_mean::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,
-        crate::optim::KERNELS,
     ];
     files.into_iter().chain(matmul_cuda::KERNELS).flatten()
 }
@@ -100,9 +100,4 @@ impl RowPlan {
         };
         (threads / of_a_row) as usize
     }
-}
-
-/// The error of an op that has no kernel.
-pub(crate) fn missing(gpu: crate::device::Gpu, op: &str) -> crate::Error {
-    crate::Error::Device { name: gpu.to_string(), why: format!("{op} does not run there yet") }
 }

@@ -76,42 +76,6 @@ fn gradient_matches_finite_differences() {
     assert_gradients_match_finite_differences("plain", apply, &all[..1]);
 }
 
-/// The gradients of `x`, weight and bias by the formula, sums from first to last.
-fn naive_gradients<T: Real>(x: &Tensor<T>, weight: &Tensor<T>, cot: &Tensor<T>) -> Vec<Tensor<T>> {
-    let (_, d) = x.matrix();
-    let n = T::of(d as f64);
-    let mut found = vec![x.clone(), Tensor::zeros(&[d]), Tensor::zeros(&[d])];
-    for (row, (x, g)) in x.host().chunks(d).zip(cot.host().chunks(d)).enumerate() {
-        let mean = x.iter().copied().sum::<T>() / n;
-        let inverse = (x.iter().map(|x| (*x - mean).powi(2)).sum::<T>() / n + T::of(OP.eps)).sqrt().recip();
-        let z: Vec<T> = x.iter().map(|x| (*x - mean) * inverse).collect();
-        let owed: Vec<T> = g.iter().zip(weight.host()).map(|(g, w)| *g * *w).collect();
-        let mean_owed = owed.iter().copied().sum::<T>() / n;
-        let mean_z = owed.iter().zip(&z).map(|(o, z)| *o * *z).sum::<T>() / n;
-        for j in 0..d {
-            found[0].host_mut()[row * d + j] = (owed[j] - mean_owed - z[j] * mean_z) * inverse;
-            found[1].host_mut()[j] = found[1].host()[j] + g[j] * z[j];
-            found[2].host_mut()[j] = found[2].host()[j] + g[j];
-        }
-    }
-    found
-}
-
-#[test]
-fn gradients_are_as_good_as_plain_arithmetic() {
-    for (n, d) in [(1, 32), (33, 127), (600, 33), (2, 1025)] {
-        let single = inputs::<f32>(n, d);
-        let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
-        let cot = normal::<f32>("cotangent", &[n, d]);
-        let plain = naive_gradients(&single[0], &single[1], &cot);
-        let oracle = naive_gradients(&double[0], &double[1], &cast(&cot));
-        let (_, got) = gradients(apply, &single, std::slice::from_ref(&cot));
-        for ((got, plain), (oracle, name)) in got.iter().zip(&plain).zip(oracle.iter().zip(["x", "weight", "bias"])) {
-            assert_as_good_as_plain(&format!("{n}x{d}, gradient of {name}"), got.host(), plain.host(), oracle.host());
-        }
-    }
-}
-
 #[test]
 fn weight_and_bias_may_each_be_left_out() {
     let given = inputs::<f32>(5, 33);

@@ -1,4 +1,4 @@
-//! One conformance suite an op: against the formula in f64, finite differences, golden files and the op's own laws.
+//! One conformance suite an op, and that of the optimisers: against the formula in f64, finite differences, golden files and the op's own laws.
 
 mod add;
 mod attention_mil;
@@ -18,6 +18,7 @@ mod laws;
 mod layer_norm;
 mod linear;
 mod nll_survival;
+mod optim;
 mod sdir;
 mod segment_mean;
 mod softmax;

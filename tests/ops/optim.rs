@@ -1,20 +1,14 @@
 //! Optimisers, schedules and clipping: against the published trajectories, the formulas and their own laws.
 
-#[path = "common/golden.rs"]
-#[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
-mod golden;
-#[path = "ops/harness.rs"]
-#[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
-mod harness;
-
-use golden::Tensors;
-use harness::*;
 use onkos::optim::{
     AdamW, AdamWConfig, Decay, Optimizer, OptimizerConfig, Parameter, RAdam, RAdamConfig, Schedule, ScheduleConfig,
     clip_global_norm,
 };
 use onkos::{Device, Error, Real, Tensor};
 use proptest::prelude::*;
+
+use crate::golden::{self, Tensors};
+use crate::harness::*;
 
 fn parameter(name: &str, shape: &[usize], decay: bool) -> Parameter {
     Parameter { name: name.into(), shape: shape.to_vec(), decay }
