@@ -36,26 +36,27 @@ impl Footprint {
 
     /// The bytes that a pass over a batch takes besides parameters and optimiser.
     ///
-    /// With `D` the width of a token, `A` that of the attention (twice if it is gated), `H` heads, `E` the hidden layer
-    /// of a gene net, tokens of 4 bytes an element:
+    /// With `D` the width of a token, `G` that of the attention (twice that if it is gated), `H` heads, `E` the hidden
+    /// layer of a gene net, and elements of 4 bytes but for the `f` bytes of a stored feature:
     ///
     /// ```text
-    /// token  = 4 (t D + a A + 6 H + 8)
-    /// patch  = L f + token
-    /// gene   = 4 (4 E) + token                  each of S signatures of a patient
-    /// batch  = patches patch + patients (4 (2 genes + S gene) + 64 (H D + 1))
+    /// token = 4 (t D + a G + 6 H + 8)
+    /// patch = L f + token
+    /// gene  = 16 E + token                      each of S signatures of a patient
+    /// batch = patches patch + patients (8 genes + S gene + 32 (H D + 1))
     /// ```
     ///
-    /// `t` and `a` count the token-sized and gate-sized tensors that exist at once. In training `t = 7`: the projection,
-    /// its dropout, the masked and the entangled tokens, and the gradients of two of them and of their sum; `a = 2`: the
-    /// gates and their gradient. In prediction nothing is kept: `t = 3`, `a = 1`.
+    /// `t` and `a` count the token-sized and gate-sized tensors that exist at once. In training `t = 5`: the projection,
+    /// its dropout, the entangled tokens, and the gradients of two of them; gates are calculated again and lie in shared
+    /// memory, but for sums of their gradients, `a = 1/2`. In prediction nothing is kept: `t = 3/2`, `a = 0`. What is taken
+    /// is never more, and at least half (tests/device/memory.rs).
     pub fn bytes(&self, batch: BatchSize, training: bool) -> u64 {
         let ModelConfig::Fusion(FusionConfig { width, gene_hidden, attention_width, heads, gated, .. }) = &self.model;
         let gates = attention_width * if *gated { 2 } else { 1 };
-        let (t, a) = if training { (7, 2) } else { (3, 1) };
-        let token = 4 * (t * width + a * gates + 6 * heads + 8);
+        let (twice_t, twice_a) = if training { (10, 1) } else { (3, 0) };
+        let token = 2 * (twice_t * width + twice_a * gates + 12 * heads + 16);
         let gene = 4 * 4 * gene_hidden + token;
-        let patient = 4 * 2 * self.genes + self.signatures * gene + 64 * (heads * width + 1);
+        let patient = 8 * self.genes + self.signatures * gene + 32 * (heads * width + 1);
         let patch = if self.patch_bytes > 0 { self.patch_bytes + token } else { 0 };
         batch.patches as u64 * patch as u64 + batch.patients as u64 * patient as u64
     }

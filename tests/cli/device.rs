@@ -180,3 +180,34 @@ fn a_compiler_that_fails_or_is_missing_is_told() {
     let words = ["cuda:0", "NVRTC nowhere/libnvrtc.so", "o such file"];
     machine.is_unusable(&[SOURCES, ("ONKOS_NVRTC", "nowhere/libnvrtc.so")], &words);
 }
+
+#[test]
+fn a_batch_that_does_not_fit_is_named_with_its_largest_patient() {
+    let Some(machine) = Machine::new() else { return };
+    let train = "train --source north.toml --target south.toml --device cuda:0 --epochs 1 --out run";
+    let words = [
+        "cuda:0 has not enough memory for batch 1 of 1 of epoch 1",
+        "48 patients",
+        "most of them of",
+        "MiB are free",
+        "train.patches_per_batch",
+    ];
+    machine.run(train, &[("EMU_MEMORY", "3000000")]).refused(&words);
+    assert!(!machine.study.path("run").exists());
+}
+
+#[test]
+fn a_card_refuses_no_precision_and_the_cpu_all_but_one() {
+    let Some(machine) = Machine::new() else { return };
+    machine.study.write("run.toml", "[train]\nprecision = \"bf16\"\n");
+    let train = "train --source north.toml --config run.toml --epochs 1 --out run --device";
+    machine.run(&format!("{train} cpu"), &[]).refused(&["train.precision", "f32", "bf16"]);
+    machine.run(&format!("{train} cuda:0"), &[]).succeeded();
+    let manifest = machine.study.json("run/manifest.json");
+    assert_eq!((&manifest["device"], &manifest["precision"]), (&Value::from("cuda:0"), &Value::from("bf16")));
+    assert_eq!(manifest["device_name"], "emulated");
+    // Its model predicts on both.
+    for device in ["cpu", "cuda:0"] {
+        machine.run(&format!("predict run south.toml --out {device}.csv --device {device}"), &[]).succeeded();
+    }
+}

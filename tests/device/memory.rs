@@ -34,6 +34,7 @@ fn cohort(study: &Study, patients: usize, rows: usize, width: usize) -> Cohort {
 fn a_batch_takes_at_most_what_is_foretold_and_at_least_half() {
     let Some((gpu, _one)) = gpu() else { return };
     let patients = 6;
+    let mut wrong = Vec::new();
     let everybody: Vec<usize> = (0..patients).collect();
     // Many patches of few features, few of many, a wide model, and patients with little but genes.
     for (rows, width, d, a, heads) in
@@ -68,8 +69,10 @@ fn a_batch_takes_at_most_what_is_foretold_and_at_least_half() {
             let taken = gpu.usage().peak_bytes - before;
             let foretold = footprint.bytes(size, training) + if training { 8 * params.count() as u64 } else { 0 };
             let what = format!("{rows} x {width}, D {d} A {a} H {heads}, training {training}: {taken} of {foretold}");
-            println!("{what}");
-            assert!(taken <= foretold && foretold <= FACTOR * taken, "{what}");
+            if !(taken <= foretold && foretold <= FACTOR * taken) {
+                wrong.push(what);
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

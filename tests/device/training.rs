@@ -3,6 +3,7 @@
 use onkos::config::{Loss, RiskSet, RunConfig, Select};
 use onkos::data::{Cohort, Modality, Split};
 use onkos::model::{FusionConfig, ModelConfig, Predictor, Recipe};
+use onkos::optim::{AdamWConfig, OptimizerConfig};
 use onkos::train::{Progress, Trained, train};
 use onkos::{Device, Result};
 
@@ -19,6 +20,9 @@ fn config(epochs: u32) -> RunConfig {
         patch_dropout: 0.1,
         ..FusionConfig::default()
     });
+    // Adam divides a gradient by its own size: of one that is zero but for rounding it would make a whole step, in a
+    // direction that says nothing. From this size on it does not.
+    config.train.optimizer = OptimizerConfig::AdamW(AdamWConfig { eps: 1e-3, ..AdamWConfig::default() });
     config
 }
 
@@ -27,11 +31,11 @@ fn on(device: Device, config: &RunConfig, cohort: &Cohort, split: &Split) -> Res
     train(config, device, cohort, split, recipe, |_| ())
 }
 
-/// Agreement of figures of a training to half the digits of f32: a step is right to rounding (see `step`), and the few
-/// steps of these trainings have not made more of it.
+/// Agreement of figures of a training to a few units in the last place: those of one step are as good as the CPU's (see
+/// `step`), and a few steps of a smooth optimiser add little.
 #[track_caller]
 fn assert_close(what: &str, got: f64, want: f64) {
-    let bound = f64::from(f32::EPSILON).sqrt() * want.abs().max(1.0);
+    let bound = 16.0 * f64::from(f32::EPSILON) * want.abs().max(1.0);
     assert!((got - want).abs() <= bound, "{what}: {got} on the device, {want} on the CPU");
 }
 
