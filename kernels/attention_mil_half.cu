@@ -42,7 +42,7 @@ __device__ __forceinline__ void score(const F* x, const H* inner, const float* v
                         heads);
 }
 #define SCORE(name, F, H)                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)                                                                   \
+    extern "C" __global__ void __launch_bounds__(TILE_THREADS)                                                                      \
     name(const F* __restrict__ x, const H* __restrict__ inner, const float* __restrict__ v_bias, const float* __restrict__ u_bias,  \
          const float* __restrict__ w, float* __restrict__ part, H* __restrict__ gates, unsigned n, unsigned first, unsigned rows,   \
          unsigned l, unsigned d, unsigned width, unsigned stride, unsigned gate_stride, unsigned tiles, unsigned heads) {           \
@@ -91,7 +91,7 @@ __device__ __forceinline__ void input_gradient(const H* grad_gates, const H* inn
     input_gradient_of_tile(sums, weights, grad_pooled, offset, grad_x, first, first_row, first_column, rows, bags, l, heads);
 }
 #define INPUT_GRADIENT(name, H)                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)                                                                   \
+    extern "C" __global__ void __launch_bounds__(TILE_THREADS)                                                                      \
     name(const H* __restrict__ grad_gates, const H* __restrict__ inner, const float* __restrict__ weights,                          \
          const float* __restrict__ grad_pooled, const unsigned* __restrict__ offset, float* __restrict__ grad_x, unsigned n,        \
          unsigned first, unsigned rows, unsigned bags, unsigned l, unsigned width, unsigned stride, unsigned gate_stride,           \

@@ -82,6 +82,13 @@ extern "C" __global__ void cox_hazards(const unsigned int* __restrict__ table, c
 extern "C" __global__ void cox_gradient(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, float* __restrict__ gradient, float* __restrict__ loss, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron, double divisor);
 extern "C" __global__ void cox_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned int n);
 
+// optim.cu
+extern "C" __global__ void optim_adamw(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
+extern "C" __global__ void optim_radam(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
+extern "C" __global__ void optim_squares(const unsigned long long* __restrict__ table, double* __restrict__ partials, unsigned int parameters, unsigned int chunks);
+extern "C" __global__ void optim_norm(const double* __restrict__ partials, double* __restrict__ norm, unsigned int chunks);
+extern "C" __global__ void optim_clip(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most);
+
 // dropout.cu
 extern "C" __global__ void dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patient, float* __restrict__ y, unsigned long long n, unsigned int bags, unsigned int columns, unsigned int threshold, float scale, float shift, float dropped, unsigned long long seed, unsigned int epoch, unsigned int purpose);
 
@@ -113,13 +120,6 @@ extern "C" __global__ void linear_bias(const float* __restrict__ sums, float* __
 extern "C" __global__ void nll_survival_forward(const float* __restrict__ logits, const unsigned int* __restrict__ outcome, float* __restrict__ gradient, double* __restrict__ partials, float* __restrict__ loss, unsigned int patients, unsigned int bins, unsigned int chunk, double alpha, double eps, double divisor);
 extern "C" __global__ void nll_survival_sum(const double* __restrict__ partials, float* __restrict__ loss, unsigned int chunks, double divisor);
 extern "C" __global__ void nll_survival_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned long long n);
-
-// optim.cu
-extern "C" __global__ void optim_adamw(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
-extern "C" __global__ void optim_radam(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
-extern "C" __global__ void optim_squares(const unsigned long long* __restrict__ table, double* __restrict__ partials, unsigned int parameters, unsigned int chunks);
-extern "C" __global__ void optim_norm(const double* __restrict__ partials, double* __restrict__ norm, unsigned int chunks);
-extern "C" __global__ void optim_clip(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most);
 
 // sdir.cu
 extern "C" __global__ void sdir_rescue(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, unsigned int* __restrict__ rescued, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
@@ -201,24 +201,3 @@ extern "C" __global__ void matmul_nn_f16_small(const float* __restrict__ a, cons
 
 // matmul_sum.cu
 extern "C" __global__ void matmul_sum(const float* __restrict__ parts, float* __restrict__ c, unsigned int count, unsigned long long size);
-
-// cox.cu
-extern "C" __global__ void cox_block(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, float* __restrict__ gradient, float* __restrict__ loss, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron, double divisor);
-extern "C" __global__ void cox_terms(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
-extern "C" __global__ void cox_risk_sets(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
-extern "C" __global__ void cox_charges(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
-extern "C" __global__ void cox_hazards(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron);
-extern "C" __global__ void cox_gradient(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk, double* __restrict__ sums, float* __restrict__ exponents, float* __restrict__ gradient, float* __restrict__ loss, unsigned int n, unsigned int at_risk, unsigned int moments, unsigned int tiles, unsigned int efron, double divisor);
-extern "C" __global__ void cox_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned int n);
-
-// nll_survival.cu
-extern "C" __global__ void nll_survival_forward(const float* __restrict__ logits, const unsigned int* __restrict__ outcome, float* __restrict__ gradient, double* __restrict__ partials, float* __restrict__ loss, unsigned int patients, unsigned int bins, unsigned int chunk, double alpha, double eps, double divisor);
-extern "C" __global__ void nll_survival_sum(const double* __restrict__ partials, float* __restrict__ loss, unsigned int chunks, double divisor);
-extern "C" __global__ void nll_survival_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned long long n);
-
-// optim.cu
-extern "C" __global__ void optim_adamw(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
-extern "C" __global__ void optim_radam(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most, float keep_mean, float take_mean, float keep_square, float take_square, float eps);
-extern "C" __global__ void optim_squares(const unsigned long long* __restrict__ table, double* __restrict__ partials, unsigned int parameters, unsigned int chunks);
-extern "C" __global__ void optim_norm(const double* __restrict__ partials, double* __restrict__ norm, unsigned int chunks);
-extern "C" __global__ void optim_clip(const unsigned long long* __restrict__ table, const double* __restrict__ norm, unsigned int parameters, double most);

@@ -76,5 +76,6 @@ template <class F> __device__ __forceinline__ void write(float* y, size_t row, u
 }
 // A row with the same number everywhere.
 __device__ __forceinline__ void fill(float* y, size_t row, unsigned columns, float value) {
-    for (unsigned i = TokenRow::column(); i < columns; i += TokenRow::STEP) write(y, row, columns, i, [&](int) { return value; });
+    for (unsigned i = TokenRow::column(); i < columns; i += TokenRow::STEP)
+        write(y, row, columns, i, [&](int) { return value; });
 }

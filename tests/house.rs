@@ -166,10 +166,11 @@ fn fault_of_header(path: &str, source: &str) -> Option<String> {
     if lines.len() < 3 || lines.iter().any(|line| !line.starts_with("// ") || line.trim().len() < 12) {
         return Some(format!("{path} does not begin with three lines of comment"));
     }
-    let page = lines[1].strip_prefix("// Page: ").map(|page| page.trim_end_matches('.'));
+    let named = lines.iter().find_map(|line| line.split_once("Page: ")).and_then(|(_, rest)| rest.split(' ').next());
+    let page = named.map(|page| page.trim_end_matches('.'));
     match page {
         Some(page) if root().join(page).is_file() => {}
-        _ => return Some(format!("{path}: its second line must name its page, as in `// Page: src/ops/x/mod.rs.`")),
+        _ => return Some(format!("{path}: its first lines must name its page, as in `// Page: src/ops/x/mod.rs.`")),
     }
     let stem = path.trim_start_matches("kernels/").trim_end_matches(".cu");
     let own = format!("src/ops/{stem}/mod.rs");

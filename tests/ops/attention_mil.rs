@@ -1,12 +1,9 @@
 //! Gated attention pooling.
 
-use std::path::Path;
-
 use half::{bf16, f16};
 use onkos::device::Precision;
 use onkos::ops::{Affine, AttentionMil};
 use onkos::{Device, Error, Features, Ragged, Real, Result, Tape, Tensor, Var};
-use safetensors::SafeTensors;
 
 use crate::harness::*;
 
@@ -67,7 +64,7 @@ fn op<'a, T: Real>(rest: &'a [Var<T>]) -> AttentionMil<'a, T> {
     AttentionMil { v: map(0), u: (rest.len() == 6).then(|| map(2)), w: map(rest.len() - 2) }
 }
 
-fn apply<T: Real>(bags: &Ragged) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
+pub(crate) fn apply<T: Real>(bags: &Ragged) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
     move |tape, v| {
         let out = op(&v[1..]).forward(tape, &v[0], bags)?;
         Ok(vec![out.pooled, out.weights, out.scores])
@@ -164,6 +161,36 @@ fn naive_gradients<T: Real>(
     ([pooled, weights, scores], grads)
 }
 
+/// The plain gradients of `inputs`; of each parameter those of that order of bags and of rows in which they are farthest
+/// from the oracle. A sum over rows of few elements is exact by luck in some order, which must not become the tolerance.
+fn plain_gradients(
+    bags: &Ragged,
+    inputs: &[Tensor<f32>],
+    cotangents: &[Tensor<f32>],
+    oracle: &[Vec<f64>],
+    rounding: [&dyn Fn(f32) -> f32; 2],
+) -> Vec<Vec<f32>> {
+    let error = |got: &[f32], want: &[f64]| got.iter().zip(want).map(|(g, w)| (g.f64() - w).abs()).fold(0.0, f64::max);
+    let mut worst = naive_gradients(bags, inputs, cotangents, rounding[0], rounding[1]).1;
+    for (turn_bags, turn_rows) in [(false, true), (true, false), (true, true)] {
+        let order: Vec<usize> = if turn_bags { (0..bags.bags()).rev().collect() } else { (0..bags.bags()).collect() };
+        let turned =
+            |b: &usize| if turn_rows { bags.bag(*b).rev().collect::<Vec<_>>() } else { bags.bag(*b).collect() };
+        let rows: Vec<usize> = order.iter().flat_map(turned).collect();
+        let mut given = inputs.to_vec();
+        given[0] = rows_of(&inputs[0], &rows);
+        let cot = [rows_of(&cotangents[0], &order), rows_of(&cotangents[1], &rows), rows_of(&cotangents[2], &rows)];
+        let moved = Ragged::from_lengths(order.iter().map(|&b| bags.bag(b).len()));
+        let grads = naive_gradients(&moved, &given, &cot, rounding[0], rounding[1]).1;
+        for ((worst, grad), want) in worst.iter_mut().zip(grads).zip(oracle).skip(1) {
+            if error(&grad, want) > error(worst, want) {
+                *worst = grad;
+            }
+        }
+    }
+    worst
+}
+
 const GATED: [&str; 7] = ["x", "v", "v.bias", "u", "u.bias", "w", "w.bias"];
 
 /// The lengths of `cases` that are worth a backward pass on every device, and long ones where they take no time.
@@ -178,7 +205,7 @@ fn gradients_are_as_good_as_plain_arithmetic() {
             let cot: Vec<Tensor<f32>> = cotangents(&shapes.map(|s| Tensor::<f32>::zeros(&s)));
             let wide: Vec<Tensor<f64>> = cot.iter().map(cast).collect();
             let (_, oracle) = naive_gradients(&bags, &double, &wide, |x| x, |x| x);
-            let (_, plain) = naive_gradients(&bags, &single, &cot, |x| x, |x| x);
+            let plain = plain_gradients(&bags, &single, &cot, &oracle, [&|x| x, &|x| x]);
             let (_, exact) = gradients(apply(&bags), &double, &wide);
             let (_, fast) = gradients(apply(&bags), &single, &cot);
             for i in 0..single.len() {
@@ -234,8 +261,9 @@ fn rounded(x: f32, bits: i32) -> f32 {
 }
 
 /// Plain arithmetic whose factors are rounded to the type of the precision is wrong by so much, and the device may be
-/// by twice as much. In 16 bits tanh and sigmoid are rounded once more: they are kept in that type, and the device's own
-/// approximations are good to 11 bits.
+/// by twice as much. In 16 bits tanh and sigmoid are rounded once more: they are kept in that type. The device's own
+/// approximations are off by 2^-11, which adds a quarter to that rounding in bf16 (2^-9) and is twice as much as that
+/// of f16 (2^-12): there plain arithmetic keeps one bit less of them, and twice that covers both.
 #[test]
 fn narrow_precisions_are_as_good_as_plain_arithmetic_with_rounded_factors() {
     for (device, precision, bits) in narrow() {
@@ -250,8 +278,13 @@ fn narrow_precisions_are_as_good_as_plain_arithmetic_with_rounded_factors() {
             let wide: Vec<Tensor<f64>> = cot.iter().map(cast).collect();
             let (oracle, oracle_grads) = naive_gradients(&bags, &double, &wide, |x| x, |x| x);
             let product = |x| rounded(x, bits);
-            let gate = |x| if precision == Precision::Tf32 { x } else { rounded(x, bits) };
-            let (plain, plain_grads) = naive_gradients(&bags, &single, &cot, product, gate);
+            let gate = |x| match precision {
+                Precision::F32 | Precision::Tf32 => x,
+                Precision::Bf16 => rounded(x, 8),
+                Precision::F16 => rounded(x, 10),
+            };
+            let (plain, _) = naive_gradients(&bags, &single, &cot, product, gate);
+            let plain_grads = plain_gradients(&bags, &single, &cot, &oracle_grads, [&product, &gate]);
             let (out, grads) = on(device, None, &single, &bags, &cot);
             let what = |name: &str| format!("{precision:?} {name} {lengths:?} L {l} D {d} K {k} gated {gated}");
             for (i, name) in ["pooled", "weights", "scores"].iter().enumerate() {
@@ -349,71 +382,6 @@ fn gradient_matches_finite_differences() {
     let all = inputs(5, 3, 2, 1, true);
     let given = [0, 1, 3, 5].map(|i| all[i].clone());
     assert_gradients_match_finite_differences("no biases", without_biases, &given);
-}
-
-/// A tensor of a golden file, in f64.
-fn read(file: &SafeTensors<'_>, name: &str) -> Tensor<f64> {
-    let view = file.tensor(name).unwrap_or_else(|_| panic!("{name} is in the file"));
-    let data = match view.dtype() {
-        safetensors::Dtype::F64 => {
-            view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
-        }
-        safetensors::Dtype::F32 => {
-            view.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
-        }
-        other => panic!("{name} is {other:?}"),
-    };
-    Tensor::new(view.shape(), data).unwrap()
-}
-
-/// Against mpmath and PyTorch in f64 (agreement there: 7e-14 relative; where a file stores f32: 1e-7).
-fn golden(path: &Path) {
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let offsets = file.tensor("offsets").unwrap();
-    let offsets: Vec<usize> =
-        offsets.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize).collect();
-    let bags = Ragged::new(offsets).unwrap();
-    let names = ["X", "V", "bV", "U", "bU", "W", "bw"];
-    let given = names.map(|name| read(&file, name));
-    let out = values(apply(&bags), &given);
-    for (got, name) in out.iter().zip(["Z", "attn", "logits"]) {
-        assert_golden(&format!("{name} of {path:?}"), got.host(), read(&file, name).host(), 1e-12);
-    }
-    let zero = Tensor::zeros(out[1].shape());
-    for (suffix, scores) in [("", zero.clone()), ("_with_dA", read(&file, "dA_extra"))] {
-        let (_, grads) = gradients(apply(&bags), &given, &[read(&file, "dZ"), zero.clone(), scores]);
-        for (got, base) in grads.iter().zip(names) {
-            let name = format!("d{base}{suffix}");
-            // Long bags keep only the plain gradient of X, as f32.
-            let Ok(view) = file.tensor(&name) else { continue };
-            let digits = if view.dtype() == safetensors::Dtype::F32 { f64::from(f32::EPSILON) } else { 1e-12 };
-            let want = read(&file, &name);
-            // Gradients of the softmax cancel to 0 where instances are alike; what they are sums of has the size of the
-            // gradient with the extra cotangent, in which nothing cancels.
-            let terms = file.tensor(&format!("d{base}_with_dA")).map(|_| read(&file, &format!("d{base}_with_dA")));
-            let terms = terms.as_ref().unwrap_or(&want).host().iter().chain(want.host());
-            let largest = terms.fold(0f64, |m, x| m.max(x.abs()));
-            assert_within(&format!("{name} of {path:?}"), got.host(), want.host(), digits * largest);
-        }
-    }
-}
-
-#[test]
-fn golden_files_agree() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = 0;
-    for name in ["identical", "multihead", "odd_dims", "ragged", "saturated", "single_instance", "tiny"] {
-        golden(&here.join(format!("tests/golden/mil/gated_{name}.safetensors")));
-        files += 1;
-    }
-    let long = here.join("../shared/golden/mil/gated_long5000.safetensors");
-    if long.exists() {
-        golden(&long);
-    } else {
-        println!("skipped: gated_long5000 is not here");
-    }
-    assert_eq!(files, 7);
 }
 
 #[test]
@@ -626,44 +594,5 @@ fn shapes_that_do_not_fit_are_named() {
         (6, &[3], "w.bias"),
     ] {
         assert!(matches!(refused(change, shape), Error::Shape { arg, .. } if arg == name), "{name}");
-    }
-}
-
-/// The attention heads of CLAM as published, run in f64: scores, weights and pooled rows, and the gradients that a
-/// cotangent on the scores and one on the pooled rows gives.
-#[test]
-fn the_attention_heads_of_clam_agree() {
-    let gated = ["attention_a.0", "attention_b.0", "attention_c"].as_slice();
-    for (name, layers) in [("gated_k1", gated), ("gated_k3", gated), ("plain_k2", ["module.0", "module.3"].as_slice())]
-    {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
-        let bytes = std::fs::read(folder.join(format!("clam_attn_{name}.safetensors"))).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let parameters = layers.iter().flat_map(|layer| ["weight", "bias"].map(|p| format!("param.{layer}.{p}")));
-        let names: Vec<String> = std::iter::once("in.x".to_string()).chain(parameters).collect();
-        let given: Vec<Tensor<f64>> = names.iter().map(|name| read(&file, name)).collect();
-        let bags = Ragged::from_lengths([given[0].matrix().0]);
-
-        let out = values(apply(&bags), &given);
-        let ((n, k), weights) = (out[1].matrix(), read(&file, "out.weights"));
-        let weights: Vec<f64> = (0..n * k).map(|at| weights.host()[(at % k) * n + at / k]).collect();
-        assert_golden(&format!("{name}: pooled"), out[0].host(), read(&file, "out.pooled").host(), 1e-13);
-        assert_golden(&format!("{name}: weights"), out[1].host(), &weights, 1e-13);
-        assert_golden(&format!("{name}: scores"), out[2].host(), read(&file, "out.scores").host(), 1e-13);
-
-        let zero = |i: usize| Tensor::zeros(out[i].shape());
-        let on = |cotangent: &str, i: usize| read(&file, cotangent).reshape(out[i].shape()).unwrap();
-        for (what, cotangents) in [
-            ("grad_pooled", [on("in.cotangent_pooled", 0), zero(1), zero(2)]),
-            ("grad_scores", [zero(0), zero(1), on("in.cotangent_scores", 2)]),
-        ] {
-            let (_, grads) = gradients(apply(&bags), &given, &cotangents);
-            // The file's README: relative to the largest gradient of the file, since some are zero but for rounding.
-            let all: Vec<Tensor<f64>> = names.iter().map(|name| read(&file, &format!("{what}.{name}"))).collect();
-            let largest = all.iter().flat_map(|t| t.host()).fold(0f64, |m, x| m.max(x.abs()));
-            for ((grad, want), of) in grads.iter().zip(&all).zip(&names) {
-                assert_within(&format!("{name}: {what}.{of}"), grad.host(), want.host(), 1e-13 * largest);
-            }
-        }
     }
 }

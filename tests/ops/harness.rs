@@ -19,6 +19,13 @@ pub fn cast<T: Real, U: Real>(x: &Tensor<T>) -> Tensor<U> {
     Tensor::from_fn(x.shape(), |i| U::of(x.host()[i].f64()))
 }
 
+/// The same tensor with its rows (of the first dimension) in this order.
+pub fn rows_of<T: Real>(x: &Tensor<T>, order: &[usize]) -> Tensor<T> {
+    let width = x.shape()[1..].iter().product::<usize>();
+    let data = order.iter().flat_map(|&r| x.host()[r * width..][..width].iter().copied()).collect();
+    Tensor::new(x.shape(), data).expect("as many rows as before")
+}
+
 /// Fails unless `got` is within `bound` of `want` in every element, with NaN and infinities equal. Says how many
 /// elements are off and shows the worst.
 #[track_caller]

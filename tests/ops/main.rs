@@ -1,7 +1,9 @@
-//! One conformance suite an op, and that of the optimisers: against the formula in f64, finite differences, golden files and the op's own laws.
+//! One conformance suite an op, and that of the optimisers: against the formula in f64, finite differences, golden files
+//! and the op's own laws.
 
 mod add;
 mod attention_mil;
+mod attention_mil_golden;
 mod cade;
 mod cade_plain;
 mod concat;
