@@ -84,9 +84,9 @@ fn naive<T: Real>(ties: Ties, cohort: &Cohort, eta: &[T]) -> (T, Vec<T>, T) {
     let w = |i: usize| T::of(cohort.weight(i));
     let risk = |i: usize| w(i) * eta[i].exp();
     let (mut loss, mut size, mut grad) = (T::zero(), T::zero(), vec![T::zero(); eta.len()]);
-    let mut add = |term: T| {
+    let mut add = |term: T, most: T| {
         loss += term;
-        size += term.abs();
+        size += most;
     };
     for i in cohort.deaths() {
         let at_risk: Vec<usize> = (0..eta.len()).filter(|&j| cohort.at_risk(j, i)).collect();
@@ -103,8 +103,9 @@ fn naive<T: Real>(ties: Ties, cohort: &Cohort, eta: &[T]) -> (T, Vec<T>, T) {
         };
         let here = |j: usize| risk(j) * if tied(j) { T::one() - gone } else { T::one() };
         let total: T = at_risk.iter().map(|&j| here(j)).sum();
-        add(weight * total.ln());
-        add(-w(i) * eta[i]);
+        // What rounds a sum, relative to it, moves its logarithm as far: by as much where that is near 0 as elsewhere.
+        add(weight * total.ln(), weight * (T::one() + total.ln().abs()));
+        add(-w(i) * eta[i], w(i) * eta[i].abs());
         at_risk.iter().for_each(|&j| grad[j] += weight * here(j) / total);
         grad[i] -= w(i);
     }

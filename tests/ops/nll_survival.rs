@@ -114,6 +114,12 @@ fn f32_has_no_slope_below_eps_and_is_nan_where_a_logit_is() {
     assert_eq!(one([40.0, 0.0], 0, true), (limit, vec![0.0, 0.0]));
     assert_eq!(one([40.0, 0.0], 1, false).1, [0.0, -0.5]);
     assert!(one([f32::NAN, 0.0], 1, false).0.is_nan() && one([0.0, f32::NAN], 1, true).0.is_nan());
+    if matches!(device::<f32>(), Device::Cuda(_)) {
+        // There nobody looks at the logits themselves: the loss tells of any, in bins that the patient never saw too.
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(one([0.0, bad], 0, false).0.is_nan() && one([bad, 0.0], 0, true).0.is_nan(), "{bad}");
+        }
+    }
 }
 
 #[test]
