@@ -125,7 +125,7 @@ impl Nvcc {
         let known: Vec<&str> = known.split_whitespace().filter_map(|code| code.strip_prefix("sm_")).collect();
         // It lists 90 and not 90a, which it knows since it knows 90.
         let knows = |code: &&str| known.contains(&code.trim_end_matches('a')) || known.contains(code);
-        if !["90", PTX].iter().all(|code| knows(&code)) {
+        if !["90", PTX].iter().all(knows) {
             return Err(format!(
                 "nvcc {version} is too old: 12.0 is the first that knows all instructions that are used"
             ));
@@ -138,7 +138,7 @@ impl Nvcc {
             fail(&format!("ONKOS_CUDA_ARCHS must name architectures of {all}, but has {strange:?}"));
         }
         let wanted = ARCHITECTURES.into_iter().filter(|code| list.as_ref().is_none_or(|list| list.contains(code)));
-        Ok(Nvcc { path: path.into(), version, architectures: wanted.filter(|code| knows(&code)).collect() })
+        Ok(Nvcc { path: path.into(), version, architectures: wanted.filter(|code| knows(code)).collect() })
     }
 
     fn major_minor(&self) -> (u32, u32) {

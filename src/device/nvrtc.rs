@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
@@ -244,7 +244,7 @@ impl Nvrtc {
         }
         // SAFETY: the function takes any number and gives a string that lasts, or null.
         let said = unsafe { (self.say)(status) };
-        if said == null() {
+        if said.is_null() {
             return Err(format!("status {status}"));
         }
         // SAFETY: not null, so by its declaration a string of the library that ends with zero.

@@ -53,9 +53,17 @@ pub fn assert_within<T: Real>(what: &str, got: &[T], want: &[f64], bound: f64) {
 /// place of the largest element is allowed.
 #[track_caller]
 pub fn assert_as_good_as_plain<T: Real>(what: &str, got: &[T], plain: &[T], oracle: &[f64]) {
+    assert_sums_as_good_as_plain(what, got, plain, oracle, 1);
+}
+
+/// The same for sums of so many terms, such as gradients of parameters over the rows of a batch: where plain arithmetic
+/// happens to be nearly exact, as it often is in a tensor of one or two elements, the rounding of as many terms is
+/// allowed, which goes with the square root of their number.
+#[track_caller]
+pub fn assert_sums_as_good_as_plain<T: Real>(what: &str, got: &[T], plain: &[T], oracle: &[f64], terms: usize) {
     let largest = oracle.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
     let error = plain.iter().zip(oracle).map(|(p, o)| (p.f64() - o).abs()).filter(|e| e.is_finite());
-    let bound = 2.0 * error.fold(largest * T::epsilon().f64() / 2.0, f64::max);
+    let bound = 2.0 * error.fold(largest * T::epsilon().f64() / 2.0 * (terms as f64).sqrt(), f64::max);
     assert_within(what, got, oracle, bound);
 }
 

@@ -1,5 +1,7 @@
 //! The rebalancer: mask, rescue, scaling and gain.
 
+use std::slice::from_ref;
+
 use onkos::ops::BagDraws;
 use onkos::ops::sdir::{Gain, Rescue, Scale, Sdir};
 use onkos::rng::Draws;
@@ -127,7 +129,7 @@ fn masks_are_the_same_on_both_devices() {
         let draws = BagDraws::new(Draws::new(u64::MAX - 2, 7, "sdir.both"), patients.clone());
         let keep = op.keep_mask(&bags, Some(&draws)).unwrap();
         let ones = Tensor::full(&[bags.rows(), 2], 1f32);
-        let (y, dx) = gradients(apply(op, bags.clone(), Some(draws), None), &[ones.clone()], &[ones]);
+        let (y, dx) = gradients(apply(op, bags.clone(), Some(draws), None), from_ref(&ones), from_ref(&ones));
         for (row, keep) in keep.iter().enumerate() {
             let want = [f32::from(u8::from(*keep)); 2];
             assert_eq!((&y[0].host()[2 * row..][..2], &dx[0].host()[2 * row..][..2]), (&want[..], &want[..]), "{row}");
