@@ -161,8 +161,9 @@ impl Answer {
     #[track_caller]
     pub(crate) fn refused(self, words: &[&str]) {
         assert_eq!(self.code, Some(2), "{}\n{}", self.out, self.err);
-        // A training may have told of some epochs before.
-        let told = self.err.lines().take_while(|line| line.starts_with("epoch ")).map(|line| line.len() + 1).sum();
+        // A training may have told before where it runs, and of some epochs.
+        let tells = |line: &&str| ["training on ", "epoch "].iter().any(|start| line.starts_with(start));
+        let told = self.err.lines().take_while(tells).map(|line| line.len() + 1).sum();
         let sentence = self.err[told..].strip_prefix("onkos: ");
         let sentence = sentence.unwrap_or_else(|| panic!("another voice: {}", self.err));
         for word in words {
