@@ -30,7 +30,7 @@ __device__ __forceinline__ onkos::Words words_from(onkos::Stream stream, unsigne
     return w;
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 dropout_map(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patient,
             float* __restrict__ y, unsigned long long n, unsigned int bags, unsigned int columns, unsigned int threshold,
             float scale, float shift, float dropped, unsigned long long seed, unsigned int epoch, unsigned int purpose) {

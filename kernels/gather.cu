@@ -48,7 +48,7 @@ __device__ __forceinline__ void gather(const T* __restrict__ x, const unsigned i
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 gather_rows_f32(const float* __restrict__ x, const unsigned int* __restrict__ start,
                 const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int stored, unsigned int bags,
                 unsigned int rows, unsigned int columns) {
@@ -56,7 +56,7 @@ gather_rows_f32(const float* __restrict__ x, const unsigned int* __restrict__ st
     gather(x, start, offset, y, bags, rows, columns);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 gather_rows_f16(const __half* __restrict__ x, const unsigned int* __restrict__ start,
                 const unsigned int* __restrict__ offset, __half* __restrict__ y, unsigned int stored, unsigned int bags,
                 unsigned int rows, unsigned int columns) {
@@ -64,7 +64,7 @@ gather_rows_f16(const __half* __restrict__ x, const unsigned int* __restrict__ s
     gather(x, start, offset, y, bags, rows, columns);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 gather_rows_bf16(const __nv_bfloat16* __restrict__ x, const unsigned int* __restrict__ start,
                  const unsigned int* __restrict__ offset, __nv_bfloat16* __restrict__ y, unsigned int stored,
                  unsigned int bags, unsigned int rows, unsigned int columns) {

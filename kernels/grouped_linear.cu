@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128) grouped_linear_forward(const f
 }
 
 // dx_s[b] = inner[b, s] W_s. blockIdx.y: columns of the group, z: samples.
-extern "C" __global__ void __launch_bounds__(128) grouped_linear_input(const float* __restrict__ inner, const unsigned int* __restrict__ offsets,
+extern "C" __global__ void __launch_bounds__(128, 1) grouped_linear_input(const float* __restrict__ inner, const unsigned int* __restrict__ offsets,
     const float* __restrict__ weight, float* __restrict__ dx, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs) {
     const unsigned s = blockIdx.x, first = offsets[s], width = offsets[s + 1] - first;
     if (blockIdx.y * COLUMNS >= width) return;

@@ -207,6 +207,8 @@ impl Search<'_> {
         let include = compiler.include();
         let mut options =
             vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into(), "--generate-line-info".into()];
+        // Constant functions without an annotation are the host's to nvcc, and refused by NVRTC unless it is told.
+        options.push("--device-as-default-execution-space".into());
         options.extend(include.iter().map(|folder| format!("--include-path={}", folder.display())));
         let wanted = |name: &str| name == file || !name.ends_with(".cu");
         let files: Vec<(&str, &str)> = self.kernels.sources.iter().copied().filter(|(name, _)| wanted(name)).collect();
