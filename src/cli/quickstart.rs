@@ -20,12 +20,24 @@ pub(super) struct Quickstart {
     /// The seed of the study and of the training
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Patients of each cohort
+    #[arg(long, value_name = "N", default_value_t = SyntheticStudy::default().patients, value_parser = enough)]
+    patients: usize,
+    /// Passes over the training patients [default: those of an ordinary run]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+}
+
+/// Fewer patients might have no event among those who are held out.
+fn enough(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|n| (20..=100_000).contains(n));
+    number.ok_or_else(|| "must be a number from 20 to 100000".into())
 }
 
 impl Quickstart {
     pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
         let study = RunDir::create(self.out.clone())?;
-        let cohorts = SyntheticStudy { seed: self.seed, ..SyntheticStudy::default() }.write(study.path())?;
+        let cohorts = SyntheticStudy { seed: self.seed, patients: self.patients }.write(study.path())?;
         write_config(study.path(), &Default::default())?;
         let names = cohorts.map(|path| path.strip_prefix(study.path()).map(PathBuf::from).unwrap_or(path));
         let folder = study.finish()?;
@@ -38,7 +50,7 @@ impl Quickstart {
             source,
             target: vec![target],
             config: Some(folder.join(crate::run::CONFIG)),
-            epochs: None,
+            epochs: self.epochs,
             seed: Some(self.seed),
             split: None,
             fold: 0,
