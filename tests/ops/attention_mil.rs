@@ -300,6 +300,36 @@ fn narrow_precisions_are_as_good_as_plain_arithmetic_with_rounded_factors() {
     }
 }
 
+/// Features in bf16 and rows of a multiple of 64: what the kernel for Hopper takes, where the device is one.
+#[test]
+fn features_in_bf16_are_as_good_as_plain_arithmetic_with_rounded_factors() {
+    for (device, _, bits) in narrow().into_iter().filter(|(_, precision, _)| *precision == Precision::Bf16) {
+        for (lengths, l, d) in [(vec![33, 0, 1, 90], 64, 70), (vec![513, 2], 128, 20)] {
+            let bags = Ragged::from_lengths(lengths.iter().copied());
+            let mut single = inputs::<f32>(bags.rows(), l, d, 1, true);
+            let x: Tensor<bf16> = Tensor::from_fn(single[0].shape(), |i| bf16::from_f32(single[0].host()[i]));
+            single[0] = Tensor::from_fn(x.shape(), |i| x.host()[i].to_f32());
+            let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+            let shapes = [vec![bags.bags(), 1, l], vec![bags.rows(), 1], vec![bags.rows(), 1]];
+            let cot: Vec<Tensor<f32>> = cotangents(&shapes.map(|s| Tensor::<f32>::zeros(&s)));
+            let wide: Vec<Tensor<f64>> = cot.iter().map(cast).collect();
+            let (oracle, oracle_grads) = naive_gradients(&bags, &double, &wide, |x| x, |x| x);
+            let round = |x| rounded(x, bits);
+            let (plain, _) = naive_gradients(&bags, &single, &cot, round, round);
+            let plain_grads = plain_gradients(&bags, &single, &cot, &oracle_grads, [&round, &round]);
+            let (out, grads) = on(device, Some(&Features::Bf16(x)), &single, &bags, &cot);
+            for (i, name) in ["pooled", "weights", "scores"].iter().enumerate() {
+                let what = format!("{name} {lengths:?} L {l} D {d}");
+                assert_as_good_as_plain(&what, out[i].host(), &plain[i], &oracle[i]);
+            }
+            for i in 1..single.len() {
+                let (what, terms) = (format!("gradient of {} {lengths:?} L {l} D {d}", GATED[i]), bags.rows());
+                assert_sums_as_good_as_plain(&what, grads[i].host(), &plain_grads[i], &oracle_grads[i], terms);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_bag_has_the_same_bits_whatever_else_is_in_the_batch() {
     let Device::Cuda(gpu) = device::<f32>() else {
