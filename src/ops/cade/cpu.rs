@@ -24,7 +24,8 @@ pub(super) struct Row<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Tokens<'a, T> {
     x: &'a Tensor<T>,
-    mask: Option<&'a Mask>,
+    /// Which tokens are kept: all, if there is no mask.
+    keep: Option<&'a [bool]>,
     /// What kept tokens are multiplied by.
     factor: T,
     columns: usize,
@@ -33,14 +34,13 @@ pub(super) struct Tokens<'a, T> {
 impl<'a, T: Real> Tokens<'a, T> {
     pub(super) fn new(x: &'a Tensor<T>, mask: Option<&'a Mask>) -> Tokens<'a, T> {
         let factor = mask.map_or(T::one(), |mask| T::of(mask.factor()));
-        Tokens { x, mask, factor, columns: x.matrix().1 }
+        Tokens { x, keep: mask.map(Mask::keep), factor, columns: x.matrix().1 }
     }
 
     /// The row before scaling; `None` if it is masked, and then it is not read.
     #[inline]
     fn row(&self, row: usize) -> Option<&'a [T]> {
-        let kept = self.mask.is_none_or(|mask| mask.keep()[row]);
-        kept.then(|| &self.x.host()[row * self.columns..][..self.columns])
+        self.keep.is_none_or(|keep| keep[row]).then(|| &self.x.host()[row * self.columns..][..self.columns])
     }
 
     /// Mean and deviation `sqrt(unbiased variance + eps)`, in two passes over what then lies in the first cache.

@@ -52,10 +52,16 @@ impl Mask {
 
     /// Which tokens are kept, one entry a row.
     pub fn keep(&self) -> &[bool] {
-        self.inner.host.get_or_init(|| match &self.inner.rule {
+        if let Some(keep) = self.inner.host.get() {
+            return keep;
+        }
+        // Not inside the cell: a worker that waits for its share of the draw may take up another task that asks for
+        // the mask, and would wait for itself. Two who ask at once both draw, the same bits.
+        let keep = match &self.inner.rule {
             Rule::Draw { p, rescue, draws } => cpu::keep_mask(*p, *rescue, &self.inner.bags, draws).into(),
             Rule::Pass | Rule::Given => vec![true; self.rows()].into(),
-        })
+        };
+        self.inner.host.get_or_init(|| keep)
     }
 
     /// [`keep`](Self::keep) on a device, drawn there; `None` if every token passes.
@@ -132,5 +138,37 @@ impl Mask {
 impl PartialEq for Mask {
     fn eq(&self, other: &Mask) -> bool {
         self.factor == other.factor && self.keep() == other.keep()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread::spawn;
+    use std::time::Duration;
+
+    use rayon::ThreadPoolBuilder;
+    use rayon::prelude::*;
+
+    use super::*;
+    use crate::rng::Draws;
+
+    /// Workers that wait for each other hang, so this asks from beside and does not wait for ever.
+    #[test]
+    fn every_worker_may_be_the_first_to_ask() {
+        let bags = Ragged::uniform(1, 20_000);
+        let pool = ThreadPoolBuilder::new().num_threads(5).build().unwrap();
+        let (done, all) = channel();
+        spawn(move || {
+            for epoch in 0..2000 {
+                let draws = BagDraws::new(Draws::new(0, epoch, "mask"), vec![1]);
+                let mask = Mask::new(&bags, Rule::Draw { p: 0.3, rescue: Rescue::Uniform, draws }, 1.0);
+                let ask = |row: usize| mask.keep()[row];
+                let asked: Vec<bool> = pool.install(|| (0..bags.rows()).into_par_iter().map(ask).collect());
+                assert_eq!(asked, mask.keep());
+            }
+            done.send(()).unwrap();
+        });
+        assert!(all.recv_timeout(Duration::from_secs(120)).is_ok(), "the workers wait for each other, or one panicked");
     }
 }
