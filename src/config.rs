@@ -72,6 +72,19 @@ pub enum RiskSet {
     Cohort,
 }
 
+/// How often each patient comes in an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Once.
+    #[default]
+    Uniform,
+    /// Patients with and without event make up half of the epoch each, so that the rarer come several times.
+    EventBalanced,
+    /// Each pair of a time bin and of event or censoring makes up the same share; for the discrete-time loss.
+    BinBalanced,
+}
+
 /// Which epoch's parameters are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,6 +108,8 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Patches in a batch: it is closed early when the next patient would exceed this.
     pub patches_per_batch: usize,
+    /// How often each patient comes in an epoch.
+    pub sampling: Sampling,
     /// What is minimised.
     pub loss: Loss,
     /// How tied event times are treated by the Cox loss.
@@ -134,6 +149,7 @@ impl Default for TrainConfig {
             epochs: 40,
             batch: 64,
             patches_per_batch: 262_144,
+            sampling: Sampling::Uniform,
             loss: Loss::Cox,
             ties: Ties::Efron,
             risk_set: RiskSet::Batch,
@@ -198,6 +214,18 @@ impl RunConfig {
                 t.loss == Loss::Cox || t.risk_set == RiskSet::Batch,
                 "\"batch\" when train.loss is \"nll\", which has no risk sets",
                 word(&t.risk_set),
+            ),
+            (
+                "train.sampling",
+                t.sampling == Sampling::Uniform || t.risk_set == RiskSet::Batch,
+                "\"uniform\" when train.risk_set is \"cohort\", whose risk sets hold every patient once",
+                word(&t.sampling),
+            ),
+            (
+                "train.sampling",
+                t.sampling != Sampling::BinBalanced || t.loss == Loss::Nll,
+                "\"uniform\" or \"event_balanced\" when train.loss is \"cox\", which has no time bins",
+                word(&t.sampling),
             ),
         ] {
             if !ok {

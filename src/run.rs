@@ -69,6 +69,8 @@ pub struct Manifest {
     pub kept_epoch: u32,
     /// Seconds of the training.
     pub training_seconds: f64,
+    /// Of these, the seconds in which the epochs had nothing to calculate because patch features were not there yet.
+    pub waiting_seconds: f64,
     /// The most memory that the process held, in bytes; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
     /// The most memory that tensors took on the device, in bytes; absent on the CPU.

@@ -61,6 +61,7 @@ struct Summary {
     run: PathBuf,
     kept_epoch: u32,
     training_seconds: f64,
+    waiting_seconds: f64,
     peak_memory_bytes: Option<u64>,
     figures: Vec<Figures>,
 }
@@ -73,8 +74,10 @@ impl Train {
         } else {
             table::print_figures(&summary.figures);
             let memory = summary.peak_memory_bytes.map_or(String::new(), |b| format!(", {:.2} GiB at most", gib(b)));
-            let (epoch, seconds) = (summary.kept_epoch, summary.training_seconds);
-            say!("epoch {epoch} was kept; {seconds:.1} s of training{memory}");
+            let Summary { kept_epoch, training_seconds, waiting_seconds, .. } = summary;
+            say!(
+                "epoch {kept_epoch} was kept; {training_seconds:.1} s of training, {waiting_seconds:.1} of them waiting for features{memory}"
+            );
             say!("run: {}", summary.run.display());
         }
         Ok(Outcome::Done)
@@ -139,6 +142,7 @@ impl Train {
         let trained = trained?;
         written.map_err(Error::io(&metrics_path))?;
         let training_seconds = start.elapsed().as_secs_f64();
+        let waiting_seconds = trained.history.iter().map(|record| record.waiting_seconds).sum();
 
         let predictor = &trained.predictor;
         predictor.save(&path.join(run::MODEL))?;
@@ -193,13 +197,15 @@ impl Train {
             parameters: predictor.params.count(),
             kept_epoch: trained.kept_epoch,
             training_seconds,
+            waiting_seconds,
             peak_memory_bytes,
             peak_device_memory_bytes: gpu.map(|gpu| gpu.usage().peak_bytes),
         };
         run::write_json(&path.join(run::MANIFEST), &manifest)?;
         drop(metrics);
         let run = folder.finish()?;
-        Ok(Summary { run, kept_epoch: trained.kept_epoch, training_seconds, peak_memory_bytes, figures: all })
+        let kept_epoch = trained.kept_epoch;
+        Ok(Summary { run, kept_epoch, training_seconds, waiting_seconds, peak_memory_bytes, figures: all })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::feed::{self, Feed};
 use super::{Batch, BatchSize, Footprint, Genes, Patches, Recipe, Source};
@@ -32,6 +33,8 @@ pub struct CohortSource<'a> {
     plan: Mutex<Plan>,
     /// The bytes that were free when a batch asked last.
     free: AtomicU64,
+    /// The nanoseconds that batches waited for patch features.
+    waited: AtomicU64,
 }
 
 /// Where features are.
@@ -110,6 +113,7 @@ impl<'a> CohortSource<'a> {
             footprint: Footprint::new(recipe, bytes),
             plan: Mutex::default(),
             free: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
         })
     }
 
@@ -120,8 +124,8 @@ impl<'a> CohortSource<'a> {
     }
 
     /// The same source with its batches on a device. Features that take at most `room` bytes are copied there now and
-    /// stay; with more, or without room, a batch is copied while the device calculates with the one before it, as
-    /// [`upcoming`](Source::upcoming) has announced them.
+    /// stay; with more, or without room, and on the CPU, a batch is fetched while the one before it is calculated with,
+    /// as [`upcoming`](Source::upcoming) has announced them.
     ///
     /// # Errors
     /// [`Error::DeviceMemory`] if not even the expression fits, [`Error::Cuda`] of the device.
@@ -129,10 +133,15 @@ impl<'a> CohortSource<'a> {
         let genes = self.genes.as_ref().map(|genes| genes.to(device)).transpose()?;
         let patches = match (&self.patches, device, &self.cohort.slides) {
             (Some(_), Device::Cuda(gpu), Some(bags)) => Some(Store::of(gpu, bags, room)?),
-            (Some(_), ..) => Some(Store::Files),
-            (None, ..) => None,
+            (Some(_), Device::Cpu, Some(bags)) => Some(Store::feed(device, bags)?),
+            _ => None,
         };
         Ok(CohortSource { genes, patches, device, ..self })
+    }
+
+    /// How long all batches so far waited for patch features, after what was fetched while others were calculated with.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
     }
 
     /// The bytes of features that lie on a device and stay there.
@@ -256,7 +265,11 @@ impl Store {
                 Err(other) => return Err(other),
             }
         }
-        Ok(Store::Feed(Box::new(Mutex::new(Feed::new(gpu, bags)?))))
+        Store::feed(Device::Cuda(gpu), bags)
+    }
+
+    fn feed(device: Device, bags: &Bags) -> Result<Store> {
+        Ok(Store::Feed(Box::new(Mutex::new(Feed::new(device, bags)?))))
     }
 }
 
@@ -312,7 +325,10 @@ impl Source<f32> for CohortSource<'_> {
         let patches = self.cohort.slides.as_ref().zip(self.patches.as_ref()).map(|(bags, from)| {
             let length = |(&p, shown): (&usize, &(bool, bool))| if shown.1 { bags.ragged().bag(p).len() } else { 0 };
             let rows = Ragged::from_lengths(patients.iter().zip(&shown).map(length));
-            self.features(bags, from, patients, &rows).map(|features| Patches { features, bags: rows })
+            let start = Instant::now();
+            let features = self.features(bags, from, patients, &rows);
+            self.waited.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            features.map(|features| Patches { features, bags: rows })
         });
         Ok(Batch { patients: names, genes: genes.transpose()?, patches: patches.transpose()? })
     }

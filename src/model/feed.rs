@@ -1,8 +1,8 @@
-//! How patch features come to a device that cannot hold all of a cohort: a worker that is one batch ahead.
+//! How patch features come out of their files batch by batch: a worker that is one batch ahead.
 //!
-//! While the device calculates with one batch, the worker copies the next from the mapped files through pinned memory
-//! on a stream of its own. It starts when the batch before the current one is done with, so that two batches at most
-//! lie on the device; the calling thread never waits for the device.
+//! While a batch is calculated with, the worker fetches the next: for the CPU into memory, for a device that cannot hold
+//! all of a cohort through pinned memory on a stream of its own, where it starts when the batch before the current one is
+//! done with, and the calling thread never waits for the device. Either way two batches at most are there at once.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,14 +11,15 @@ use std::thread::JoinHandle;
 use half::{bf16, f16};
 
 use crate::data::Bags;
-use crate::device::{Arriving, Gpu, Moment, Uploader};
+use crate::device::{Arriving, Device, Gpu, Moment, Uploader};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::features::{FeatureType, Features};
 
-/// Features that are on their way to a device.
+/// Features that were fetched, or are on their way to a device.
 #[derive(Debug)]
 enum Coming {
+    Here(Features),
     F32(Arriving<f32>),
     F16(Arriving<f16>),
     Bf16(Arriving<bf16>),
@@ -41,6 +42,7 @@ impl Coming {
 
     fn land(self) -> Features {
         match self {
+            Coming::Here(features) => features,
             Coming::F32(x) => Features::F32(x.land()),
             Coming::F16(x) => Features::F16(x.land()),
             Coming::Bf16(x) => Features::Bf16(x.land()),
@@ -54,35 +56,46 @@ pub(super) fn all(gpu: Gpu, bags: &Bags) -> Result<Features> {
     Ok(Coming::start(&mut Uploader::new(gpu)?, bags, &patients)?.land())
 }
 
+/// The patients of a batch, and when its features may come.
+type Request = (Vec<usize>, Option<Moment>);
+
 /// The batches of a plan, one ahead.
 #[derive(Debug)]
 pub(super) struct Feed {
-    gpu: Gpu,
+    device: Device,
     /// What will be asked for, but for what the worker was told.
     queue: VecDeque<Vec<usize>>,
     /// What the worker was told.
     ahead: Option<Vec<usize>>,
-    requests: Option<Sender<(Vec<usize>, Moment)>>,
+    requests: Option<Sender<Request>>,
     answers: Receiver<Result<Coming>>,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Feed {
-    pub(super) fn new(gpu: Gpu, bags: &Bags) -> Result<Feed> {
-        let (mut uploader, bags) = (Uploader::new(gpu)?, bags.clone());
-        let (requests, orders) = channel::<(Vec<usize>, Moment)>();
+    /// Of these bags, for a device.
+    pub(super) fn new(device: Device, bags: &Bags) -> Result<Feed> {
+        let mut uploader = match device {
+            Device::Cpu => None,
+            Device::Cuda(gpu) => Some(Uploader::new(gpu)?),
+        };
+        let bags = bags.clone();
+        let (requests, orders) = channel::<Request>();
         let (results, answers) = channel();
         let work = move || {
             for (patients, after) in orders {
-                let coming = after.wait().and_then(|()| Coming::start(&mut uploader, &bags, &patients));
+                let coming = after.map_or(Ok(()), |after| after.wait()).and_then(|()| match &mut uploader {
+                    Some(uploader) => Coming::start(uploader, &bags, &patients),
+                    None => Ok(Coming::Here(bags.gather(&patients).0)),
+                });
                 if results.send(coming).is_err() {
                     return;
                 }
             }
         };
-        let worker = std::thread::Builder::new().name("upload".into()).spawn(work);
-        let worker = Some(worker.map_err(Error::io("a thread for uploads"))?);
-        Ok(Feed { gpu, queue: VecDeque::new(), ahead: None, requests: Some(requests), answers, worker })
+        let worker = std::thread::Builder::new().name("features".into()).spawn(work);
+        let worker = Some(worker.map_err(Error::io("a thread for features"))?);
+        Ok(Feed { device, queue: VecDeque::new(), ahead: None, requests: Some(requests), answers, worker })
     }
 
     /// What will be asked for, in order, instead of what was planned before.
@@ -114,7 +127,10 @@ impl Feed {
     }
 
     fn order(&mut self, patients: Vec<usize>) -> Result<()> {
-        let now = Moment::now(self.gpu)?;
+        let now = match self.device {
+            Device::Cpu => None,
+            Device::Cuda(gpu) => Some(Moment::now(gpu)?),
+        };
         let requests = self.requests.as_ref().expect("it is taken away by drop alone");
         requests.send((patients.clone(), now)).map_err(|_| gone())?;
         self.ahead = Some(patients);
@@ -129,7 +145,7 @@ impl Feed {
 
 /// The worker ends only by a panic of its own while there is someone to work for.
 fn gone() -> Error {
-    Error::io("the thread for uploads")(std::io::Error::other("it has ended"))
+    Error::io("the thread for features")(std::io::Error::other("it has ended"))
 }
 
 impl Drop for Feed {

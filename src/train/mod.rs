@@ -10,7 +10,7 @@ use serde::Serialize;
 pub use batches::epoch;
 pub use objective::{Objective, Step};
 
-use crate::config::{RiskSet, RunConfig, Select};
+use crate::config::{RiskSet, RunConfig, Sampling, Select};
 use crate::data::{Cohort, Split};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ pub struct EpochRecord {
     pub validation: Option<ValidationRecord>,
     /// Seconds that it took, validation included.
     pub seconds: f64,
+    /// Of these, the seconds in which nothing was calculated because patch features were not there yet.
+    pub waiting_seconds: f64,
 }
 
 /// The figures of the validation patients after an epoch.
@@ -126,18 +128,23 @@ pub fn train(
     let builder = Builder::<f32>::new(config.seed);
     let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
     let mut params = params.to(device)?;
-    let bin = match &recipe.bins {
+    let bin: Vec<u32> = match &recipe.bins {
         Some(bins) => cohort.patients.iter().map(|p| bins.bin(p.time) as u32).collect(),
         None => Vec::new(),
     };
-    let objective = Objective::new(t, cohort.times(), cohort.events(), bin);
+    let objective = Objective::new(t, cohort.times(), cohort.events(), bin.clone());
     check_selection(config, &recipe, &objective, split)?;
 
     let batching = Batching { patients: t.batch, patches: t.patches_per_batch };
-    let event: Vec<bool> = split.train.iter().map(|&p| cohort.patients[p].event).collect();
+    // A time bin if they are balanced by bins, and whether there was an event.
+    let kind = |&p: &usize| {
+        let bin = if t.sampling == Sampling::BinBalanced { bin.get(p).copied().unwrap_or(0) } else { 0 };
+        (bin, cohort.patients[p].event)
+    };
+    let kind: Vec<(u32, bool)> = split.train.iter().map(kind).collect();
     let patches: Vec<usize> = split.train.iter().map(|&p| source.patches(p)).collect();
     let batches_of = |number: u32| -> Vec<Vec<usize>> {
-        let batches = epoch(batching, config.seed, number, &event, &patches);
+        let batches = epoch(batching, config.seed, number, &kind, t.sampling != Sampling::Uniform, &patches);
         batches.into_iter().map(|batch| batch.into_iter().map(|i| split.train[i]).collect()).collect()
     };
     let room = source.room(device, &batches_of(0))?;
@@ -170,7 +177,9 @@ pub fn train(
             batches_without_event: 0,
             validation: None,
             seconds: 0.0,
+            waiting_seconds: 0.0,
         };
+        let waited = source.waited();
         // Whole-cohort risk sets take one step over all batches, the others one step a batch.
         let groups: Vec<&[Vec<usize>]> = match t.risk_set {
             RiskSet::Batch => batches.chunks(1).collect(),
@@ -213,6 +222,7 @@ pub fn train(
         record.gradient_norm = norms.iter().sum::<f64>() / record.steps.max(1) as f64;
         record.validation = fit.validate(&params, batching)?;
         record.seconds = start.elapsed().as_secs_f64();
+        record.waiting_seconds = (source.waited() - waited).as_secs_f64();
         tracing::debug!(epoch = record.epoch, loss = record.loss, seconds = record.seconds, "epoch done");
         observe(&Progress::Epoch(&record));
         let score = fit.score(&record);

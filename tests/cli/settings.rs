@@ -22,6 +22,8 @@ fn settings_out_of_range_are_refused_with_the_name_of_the_file() {
         ("[train]\nnll_alpha = 2.0", &["train.nll_alpha"]),
         ("[train]\nbins = 1", &["train.bins must be between 2 and 1000"]),
         ("[train]\nloss = \"nll\"\nrisk_set = \"cohort\"", &["train.risk_set", "\"batch\"", "is \"cohort\""]),
+        ("[train]\nsampling = \"event_balanced\"\nrisk_set = \"cohort\"", &["train.sampling", "\"uniform\" when"]),
+        ("[train]\nsampling = \"bin_balanced\"", &["train.sampling", "which has no time bins"]),
         ("[train]\nloss = \"mse\"", &["line 2", "`mse`", "`cox`"]),
         ("[train.optimizer]\nkind = \"adamw\"\nbeta = 0.9", &["line 3: unknown field `beta`"]),
         ("sed = 1", &["line 1: unknown field `sed`", "`seed`"]),

@@ -50,7 +50,7 @@ fn same_on_any_number_of_threads(settings: &str) {
 
 #[test]
 fn batches_of_the_cox_loss() {
-    same_on_any_number_of_threads("");
+    same_on_any_number_of_threads("sampling = \"event_balanced\"\n");
 }
 
 #[test]
@@ -60,5 +60,7 @@ fn risk_sets_of_the_whole_cohort() {
 
 #[test]
 fn the_discrete_time_loss() {
-    same_on_any_number_of_threads("loss = \"nll\"\nbins = 3\nnll_alpha = 0.3\nselect = \"validation_concordance\"\n");
+    same_on_any_number_of_threads(
+        "loss = \"nll\"\nbins = 3\nnll_alpha = 0.3\nsampling = \"bin_balanced\"\nselect = \"validation_concordance\"\n",
+    );
 }

@@ -1,13 +1,13 @@
 //! The loop: it learns, chooses, stops and refuses.
 
 use onkos::Error;
-use onkos::config::{Loss, RiskSet, Select};
+use onkos::config::{Loss, RiskSet, Sampling, Select};
 use onkos::data::Cohort;
 use onkos::evaluate::Figure;
 use onkos::metrics::{Outcome, harrell};
 use onkos::model::ModelConfig;
 use onkos::optim::{AdamWConfig, OptimizerConfig, RAdamConfig};
-use onkos::train::Trained;
+use onkos::train::{EpochRecord, Trained};
 
 use crate::study::*;
 
@@ -47,6 +47,26 @@ fn every_loss_and_optimiser_learns_a_small_cohort_by_heart() {
         let c = concordance(&trained, &cohort, &split.train);
         assert!(c > 0.9, "{what}: {c}");
     }
+}
+
+#[test]
+fn a_rare_event_is_in_every_batch_of_a_balanced_epoch() {
+    let study = Study::new(24);
+    let mut cohort = study.north();
+    let earliest = (0..24).min_by(|&a, &b| cohort.patients[a].time.total_cmp(&cohort.patients[b].time)).unwrap();
+    cohort.patients.iter_mut().enumerate().for_each(|(p, patient)| patient.event = p == earliest);
+    let mut config = config(3);
+    config.train.sampling = Sampling::EventBalanced;
+    let trained = super::study::train(&config, &cohort, &everybody(24)).unwrap();
+    assert!(trained.history.iter().all(|epoch| (epoch.steps, epoch.batches_without_event) == (3, 0)));
+}
+
+#[test]
+fn an_epoch_tells_how_long_it_waited_for_features() {
+    let study = Study::new(24);
+    let trained = super::study::train(&config(2), &study.north(), &everybody(24)).unwrap();
+    let told = |epoch: &EpochRecord| 0.0 < epoch.waiting_seconds && epoch.waiting_seconds < epoch.seconds;
+    assert!(trained.history.iter().all(told), "{:?}", trained.history);
 }
 
 #[test]

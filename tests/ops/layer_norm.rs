@@ -19,8 +19,11 @@ fn naive<T: Real>(x: &Tensor<T>, weight: &Tensor<T>, bias: &Tensor<T>) -> Tensor
     })
 }
 
+/// The mean of a row is not 0, so that what lies behind its end matters to its variance.
 fn inputs<T: Real>(n: usize, d: usize) -> Vec<Tensor<T>> {
-    vec![normal("x", &[n, d]), normal("weight", &[d]), normal("bias", &[d])]
+    let x: Tensor<T> = normal("x", &[n, d]);
+    let x = Tensor::from_fn(&[n, d], |i| x.host()[i] + T::one());
+    vec![x, normal("weight", &[d]), normal("bias", &[d])]
 }
 
 fn apply<T: Real>(tape: &Tape<T>, v: &[Var<T>]) -> Result<Vec<Var<T>>> {
