@@ -24,8 +24,7 @@ __device__ __forceinline__ void gather(const T* __restrict__ x, const unsigned i
                                        const unsigned int* __restrict__ offset, T* __restrict__ y, unsigned bags,
                                        unsigned rows, unsigned columns) {
     const size_t first = 4 * ((size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
-    if (first >= rows) return;
-    const size_t end = first + 4 < rows ? first + 4 : rows;
+    const size_t end = first + 4 < rows ? first + 4 : rows;  // before `first` for warps behind the last row
     // The last bag that begins at the first row or before it; empty ones share their beginning with the next.
     unsigned bag = 0, beyond = bags;
     while (beyond - bag > 1) {
