@@ -154,6 +154,19 @@ proptest! {
     }
 
     #[test]
+    fn f32_rounds_what_f64_gives_whatever_the_outcomes_are(cohort in cohorts()) {
+        for ties in TIES {
+            let ((want, want_gradient), (loss, gradient)) = (cohort.sum(ties), single(sum(ties), &cohort, 1.0));
+            let (n, ulp) = (cohort.time.len(), f64::from(f32::EPSILON));
+            let size = naive(ties, &cohort, &cohort.eta).2;
+            assert_within("loss", &[loss], &[want], ulp * want.abs() + 2.0 * rounding(n) * size);
+            let most = want_gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
+            let terms = 2.0 * cohort.plan().event_weight();
+            assert_within("gradient", &gradient, &want_gradient, ulp * most + 2.0 * rounding(n) * terms);
+        }
+    }
+
+    #[test]
     fn events_and_pairs_are_those_of_a_count(cohort in cohorts()) {
         let deaths = cohort.deaths();
         let others = |&i: &usize| (0..cohort.time.len()).filter(|&j| j != i && cohort.at_risk(j, i)).count();
@@ -422,11 +435,58 @@ fn f32_where_nobody_or_everybody_dies_or_all_at_once() {
     }
 }
 
+/// A cohort of whom most enter after the first death, some of them after many, and some were there from the start.
+fn late(n: usize) -> Cohort {
+    let mut cohort = cohort(n);
+    // Half of the times in steps of a sixteenth: moments with one death, and moments with many.
+    cohort.time.iter_mut().enumerate().for_each(|(i, time)| *time += [0.0, (i % 16) as f64 / 16.0][i / 3 % 2]);
+    cohort.entry = Some(cohort.time.iter().enumerate().map(|(i, t)| t - [0.5, 1.0, 4.0, 30.0][i % 4]).collect());
+    cohort
+}
+
 #[test]
-fn late_entry_is_the_same_on_any_device() {
-    let mut cohort = cohort(60);
-    cohort.entry = Some(cohort.time.iter().enumerate().map(|(i, t)| t - [1.0, 4.0, 30.0][i % 3]).collect());
-    TIES.iter().for_each(|&ties| assert_rounded("late entry", sum(ties), &cohort));
+fn f32_rounds_what_f64_gives_where_patients_enter_late() {
+    // With thousands at one time a node of the tree has more members, and a moment more deaths, than threads for them.
+    for n in [2, 33, 129, 700, 5000] {
+        let mut cohort = late(n);
+        for (strata, weights, ties_of) in [(1, false, 0), (3, true, 0), (2, true, 3000)] {
+            cohort.strata = (strata > 1).then(|| (0..n as u32).map(|i| i * 7 % 11 % strata).collect());
+            cohort.weight = weights.then(|| (0..n).map(|i| [0.0, 0.25, 1.0, 3.0][i % 4]).collect());
+            for i in 0..n.min(ties_of) {
+                cohort.time[i] = 31.0;
+                cohort.entry.as_mut().expect("they enter late")[i] = [0.0, 2.0, 30.0][i % 3];
+            }
+            for ties in TIES {
+                for normalisation in [Normalisation::Sum, Normalisation::PerEvent] {
+                    let what = format!("{n} {ties:?} {strata} strata, weights {weights}, {ties_of} at one time");
+                    assert_rounded(&what, Cox { ties, normalisation }, &cohort);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_of_large_risks_that_enter_late_takes_no_digit_from_the_others() {
+    for large in [80.0, 800.0, 1e12] {
+        let mut cohort = late(300);
+        cohort.eta = (0..300).map(|i| f64::from((large * [0.0, 1.0, -1.0, 0.5][i / 5 % 4]) as f32)).collect();
+        TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}"), sum(ties), &cohort));
+    }
+    // The first leaves before, the last enters after the others die: each is alone at the own death.
+    let cohort = Cohort {
+        time: vec![1.0, 3.0, 4.0, 5.0, 7.0],
+        event: vec![true; 5],
+        eta: vec![800.0, 0.25, -0.5, 0.125, 800.0],
+        entry: Some(vec![0.0, 1.0, 1.0, 2.0, 6.0]),
+        ..Cohort::default()
+    };
+    for ties in TIES {
+        let (_, gradient) = single(sum(ties), &cohort, 1.0);
+        let (_, want) = cohort.choose(&[1, 2, 3]).sum(ties);
+        assert_within("gradient", &gradient[1..4], &want, f64::from(f32::EPSILON));
+        assert_eq!((gradient[0], gradient[4]), (0.0, 0.0));
+    }
 }
 
 #[test]
@@ -435,16 +495,21 @@ fn f32_has_the_same_bits_every_time() {
     let mut cohort = cohort(n);
     cohort.strata = Some((0..n as u32).map(|i| i % 2).collect());
     let bits = |(loss, grad): (f32, Vec<f32>)| (loss.to_bits(), grad.into_iter().map(f32::to_bits).collect::<Vec<_>>());
-    for ties in TIES {
-        assert_eq!(bits(single(sum(ties), &cohort, 1.0)), bits(single(sum(ties), &cohort, 1.0)));
+    for cohort in [cohort, late(3000)] {
+        for ties in TIES {
+            assert_eq!(bits(single(sum(ties), &cohort, 1.0)), bits(single(sum(ties), &cohort, 1.0)));
+        }
     }
 }
 
 #[test]
 fn a_log_risk_that_is_not_finite_is_refused_or_makes_the_loss_nan() {
     // The first is censored before anybody dies, the last outlives all.
-    for (n, who) in [(5, 0), (5, 2), (5, 4), (14_000, 0), (14_000, 13_999)] {
+    let small = [(5, 0), (5, 2), (5, 4)].into_iter();
+    let cases = small.flat_map(|of| [(of, false), (of, true)]);
+    for ((n, who), truncated) in cases.chain([((14_000, 0), false), ((14_000, 13_999), false), ((700, 699), true)]) {
         let outcomes = Cohort {
+            entry: truncated.then(|| (0..n).map(|i| i as f64 - 1.5).collect()),
             time: (0..n).map(|i| i as f64).collect(),
             event: (0..n).map(|i| i > 0 && i + 1 < n).collect(),
             eta: vec![0.5; n],
