@@ -111,8 +111,8 @@ impl Footprint {
     /// | weights of the attention | `N H` | there | the end |
     /// | gradient of the tokens, and the one that becomes of it in an op | `2 N D` | back | |
     ///
-    /// In prediction nothing is kept. What is taken is never more, and at least two thirds of it where there are some
-    /// hundred tokens (tests/device/memory.rs).
+    /// In prediction nothing is kept. What is taken is never more, and at least three quarters of it where there are
+    /// some hundred tokens (tests/device/memory.rs).
     pub fn bytes(&self, batch: BatchSize, training: bool) -> u64 {
         let ModelConfig::Fusion(c) = &self.model;
         let patches = if self.features > 0 { batch.patches } else { 0 };

@@ -18,8 +18,8 @@ use safetensors::tensor::{TensorView, serialize};
 use crate::gpu;
 use crate::study::{Study, config};
 
-/// How much more than is taken may be foretold, where tokens are what takes it.
-const MOST: f64 = 1.5;
+/// How much more than is taken may be foretold.
+const MOST: f64 = 4.0 / 3.0;
 
 /// One model over one cohort.
 #[derive(Clone)]
@@ -60,21 +60,26 @@ fn cases() -> Vec<Case> {
         Case::new("tokens far wider than gates", 150, 32, sized(96, 4, 1)),
         Case::new("many heads", 150, 32, sized(16, 16, 8)),
         Case::new("not gated", 200, 24, FusionConfig { gated: false, ..sized(24, 48, 3) }),
-        Case::new("a layer that keeps its argument", 200, 24, FusionConfig {
-            patch_activation: Activation::Gelu,
-            ..base.clone()
-        }),
+        Case::new(
+            "a layer that keeps its argument",
+            200,
+            24,
+            FusionConfig { patch_activation: Activation::Gelu, ..base.clone() },
+        ),
         Case::new("no dropout", 200, 24, FusionConfig { patch_dropout: 0.0, gene_dropout: 0.0, ..base.clone() }),
         Case::new("no masks and no entanglement", 200, 24, plain(base.clone())),
-        Case::new("masks alone", 200, 24, FusionConfig {
-            sdir: SdirConfig { genes: Some(mask), patches: Some(mask) },
-            cade: None,
-            ..base.clone()
-        }),
-        Case::new("statistics that are differentiated", 200, 24, FusionConfig {
-            cade: Some(differentiated),
-            ..base.clone()
-        }),
+        Case::new(
+            "masks alone",
+            200,
+            24,
+            FusionConfig { sdir: SdirConfig { genes: Some(mask), patches: Some(mask) }, cade: None, ..base.clone() },
+        ),
+        Case::new(
+            "statistics that are differentiated",
+            200,
+            24,
+            FusionConfig { cade: Some(differentiated), ..base.clone() },
+        ),
         Case::new("a hidden layer in the head", 200, 24, FusionConfig { head_hidden: 64, ..base.clone() }),
         Case { dtype: Dtype::BF16, ..Case::new("features in bf16", 120, 200, base.clone()) },
         Case { dtype: Dtype::F32, ..Case::new("features in f32", 120, 200, base.clone()) },
@@ -154,7 +159,7 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
 }
 
 #[test]
-fn a_batch_takes_at_most_what_is_foretold_and_at_least_two_thirds() {
+fn a_batch_takes_at_most_what_is_foretold_and_at_least_three_quarters() {
     let Some((gpu, _one)) = gpu() else { return };
     let mut wrong = Vec::new();
     for case in cases() {

@@ -136,12 +136,7 @@ pub fn assert_same_story(what: &str, got: &[EpochRecord], config: &RunConfig, co
 }
 
 /// Predictions of all patients of a cohort by a model with these parameters, on the CPU.
-pub fn predicted<T: Real, U: Real>(
-    recipe: &Recipe,
-    params: &Params<U>,
-    cohort: &Cohort,
-    batching: Batching,
-) -> Vec<T> {
+pub fn predicted<T: Real, U: Real>(recipe: &Recipe, params: &Params<U>, cohort: &Cohort, batching: Batching) -> Vec<T> {
     let source = Wide(CohortSource::new(recipe, cohort).unwrap());
     let (model, mut own) = model::<T>(recipe, 0, 0);
     for (own, trained) in own.values_mut().iter_mut().zip(params.to(Device::Cpu).unwrap().values()) {

@@ -59,11 +59,22 @@ fn losses_are_as_near_to_those_in_f64_as_the_losses_of_the_cpu_are() {
         let mut config = config(2);
         (config.train.loss, config.train.risk_set, config.train.bins) = (loss, risk_set, 3);
         (config.inputs.modalities, config.train.modality_dropout) = (modalities.to_vec(), hidden);
+        if let (Loss::Cox, ModelConfig::Fusion(model)) = (loss, &mut config.model)
+            && hidden == 0.0
+        {
+            // Everybody has everything: the flags that say so are owed nothing but rounding, where no dropout hides one. Of
+            // that Adam makes a whole step, which shows as soon as one is hidden.
+            model.head_dropout = 0.0;
+        }
         let [here, there] =
             [Device::Cpu, Device::Cuda(gpu)].map(|device| on(device, &config, &cohort, &split).unwrap());
         let what = format!("{loss:?} {risk_set:?} {modalities:?}");
         let bits = |t: &Trained| t.history.iter().map(story::figures).collect::<Vec<_>>();
-        assert_eq!(bits(&here), story::follow::<f32>(&config, &cohort, &split, 0).0, "{what}: the CPU tells that story");
+        assert_eq!(
+            bits(&here),
+            story::follow::<f32>(&config, &cohort, &split, 0).0,
+            "{what}: the CPU tells that story"
+        );
         for (there, here) in there.history.iter().zip(&here.history) {
             let counts = |epoch: &onkos::train::EpochRecord| (epoch.steps, epoch.batches_without_event);
             assert_eq!(counts(there), counts(here), "{what}");
