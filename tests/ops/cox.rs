@@ -477,6 +477,12 @@ fn late_entry_of_large_risks_in_f32_takes_no_digit_from_the_others() {
         let mut cohort = late(300);
         cohort.eta = (0..300).map(|i| f64::from((large * [0.0, 1.0, -1.0, 0.5][i / 5 % 4]) as f32)).collect();
         TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}"), sum(ties), &cohort));
+        // The large ones enter just before they die, among others who survive them.
+        for i in (0..300).filter(|i| i / 5 % 4 == 1) {
+            cohort.event[i] = true;
+            cohort.entry.as_mut().expect("they enter late")[i] = cohort.time[i] - 0.125;
+        }
+        TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}, alone"), sum(ties), &cohort));
     }
     // The first leaves before, the last enters after the others die: each is alone at the own death.
     let cohort = Cohort {
