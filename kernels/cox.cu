@@ -3,6 +3,8 @@
 // Patients in the order in which risk sets grow, in tiles of 9 a thread: a scan of their risks, at each death its share of the
 // hazard, a scan of these the other way, the gradient. One block goes through few tiles; of many, each is a block, and its scan
 // begins with what the tiles before it came to, which the launch before wrote down. Floor: 30 bytes a patient in all.
+// Where patients enter late a tree over the moments takes the place of the scans: a block for each of its nodes, then for each
+// moment, one for the tree, a thread a patient.
 #include "block.cuh"
 
 // Consecutive positions of one thread. Odd, so that the runs of neighbouring threads begin in different banks.
@@ -52,6 +54,23 @@ template <int N> __device__ __forceinline__ Run<N> from_lane_below(Run<N> v, int
     v.exponent = ::from_lane_below(v.exponent, lanes THERE_);
     v.starts = ::from_lane_below(v.starts, lanes THERE_);
     return v;
+}
+
+// What a patient adds to risk sets.
+__device__ __forceinline__ Run<1> term(float eta, double w) {
+    if (fabsf(eta) >= HUGE_RISK) return {{eta - eta == 0.f ? w : NAN}, eta / 32.f, 0};
+    const double binary = eta * 1.4426950408889634, exponent = rint(binary / 64.);
+    return {{w * exp2(binary - 64. * exponent)}, (float)exponent, 0};
+}
+// The logarithm of 2^(64 exponent), or of the huge risk that it stands for.
+__device__ __forceinline__ double logarithm(float exponent) {
+    return fabsf(exponent) >= HUGE_RISK / 32.f ? 32. * exponent : 44.3614195558365 * exponent;
+}
+// The gradient of a patient who adds `own` to risk sets, lived through a hazard and died with a weight, or with 0.
+__device__ __forceinline__ double slope_of(Run<1> own, Run<1> lived, double died) {
+    const double slope = own.sum[0] * lived.sum[0] * shifted(own.exponent + lived.exponent) - died;
+    // Below the rounding of what was subtracted: who died alone is owed nothing at all.
+    return fabs(slope) <= died * 0x1p-50 ? 0. : slope;
 }
 
 // The sum over the threads before this one, and over all.
@@ -161,24 +180,11 @@ struct Work {
         return first < at_risk ? min(size, at_risk - first) : 0;
     }
 
-    // What a patient adds to risk sets.
-    __device__ __forceinline__ Run<1> term(unsigned p) const {
-        const float eta = log_risk[order[p]];
-        const double w = weight ? weight[p] : 1.;
-        if (fabsf(eta) >= HUGE_RISK) return {{eta - eta == 0.f ? w : NAN}, eta / 32.f, 0};
-        const double binary = eta * 1.4426950408889634, exponent = rint(binary / 64.);
-        return {{w * exp2(binary - 64. * exponent)}, (float)exponent, 0};
-    }
-    // The logarithm of 2^(64 exponent), or of the huge risk that it stands for.
-    __device__ __forceinline__ static double logarithm(float exponent) {
-        return fabsf(exponent) >= HUGE_RISK / 32.f ? 32. * exponent : 44.3614195558365 * exponent;
-    }
-
     // The terms of a tile, as runs; they are kept for the gradient.
     __device__ __forceinline__ void give_terms(Tile<1> tile, unsigned first) const {
         for (unsigned i = threadIdx.x; i < tile.count; i += blockDim.x) {
             const unsigned p = first + i;
-            Run<1> v = term(p);
+            Run<1> v = term(log_risk[order[p]], weight ? weight[p] : 1.);
             terms[p] = v.sum[0], exponents[p] = v.exponent;
             tile.give(i, started(v, p));
         }
@@ -264,9 +270,7 @@ struct Work {
             if (!at.last) lived = Run<1>{{hazard[g + 1]}, hazard_exponents[g + 1], 0} + lived;
             died = weight ? weight[p] : 1.;
         }
-        const double slope = terms[p] * lived.sum[0] * shifted(exponents[p] + lived.exponent) - died;
-        // Below the rounding of what was subtracted: who died alone is owed nothing at all.
-        return fabs(slope) <= died * 0x1p-50 ? 0. : slope;
+        return slope_of({{terms[p]}, exponents[p], 0}, lived, died);
     }
 
     // What tiles came to, in the order of a scan.
@@ -404,4 +408,144 @@ extern "C" __global__ void __launch_bounds__(256)
 cox_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned int n) {
     const size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
     if (i < n) dx[i] = gradient[i] * *grad;
+}
+
+// ---- patients who enter late ----
+// Risk sets are windows that do not nest, so no scan has them, and a difference of two scans loses the digits of what is small. A
+// tree over the moments only adds: node i covers nodes 2 i and 2 i + 1, moment e is node `moments + e`, and a window is at most two
+// nodes a level. Patients are added to the nodes of their windows; a risk set is what its moment and the nodes above it got. Hazards
+// go up the tree, and a patient is charged those of the nodes of the window.
+
+// Beside the end of a window: who it is of dies at that moment.
+constexpr unsigned DIES = 0x80000000u;
+
+// All arguments of these kernels, and where what lies in the scratch memory.
+struct Windows {
+    const unsigned *members, *firsts, *ends, *starts;
+    const double *weight, *weights;  // of patients and of moments, or null
+    const float* log_risk;
+    double *terms, *risk, *hazard, *own, *losses;
+    float *exponents, *risk_exponents, *hazard_exponents;
+    unsigned n, moments, tiles;
+    bool efron;
+
+    __device__ __forceinline__ Windows(const unsigned* table, const double* weight_or_null, const float* log_risk, double* sums,
+                                       float* exponents, unsigned n, unsigned moments, unsigned count, unsigned tiles,
+                                       unsigned efron)
+        : members(table), firsts(members + count), ends(firsts + n), starts(ends + n), weight(weight_or_null),
+          weights(weight ? weight + n : nullptr), log_risk(log_risk), terms(sums), risk(terms + n), hazard(risk + 3 * (size_t)moments),
+          own(hazard + 2 * (size_t)moments), losses(own + moments), exponents(exponents), risk_exponents(exponents + n),
+          hazard_exponents(risk_exponents + 3 * (size_t)moments), n(n), moments(moments), tiles(tiles), efron(efron != 0) {}
+
+    __device__ __forceinline__ Run<1> term_at(size_t p) const { return {{terms[p]}, exponents[p], 0}; }
+    __device__ __forceinline__ Run<1> risk_at(size_t node) const { return {{risk[node]}, risk_exponents[node], 0}; }
+    __device__ __forceinline__ Run<1> hazard_at(size_t node) const { return {{hazard[node]}, hazard_exponents[node], 0}; }
+    __device__ __forceinline__ void keep_hazard(size_t node, Run<1> v) const { hazard[node] = v.sum[0], hazard_exponents[node] = v.exponent; }
+
+    __device__ __forceinline__ double slope(size_t p) const {
+        const unsigned end = ends[p] & ~DIES;
+        Run<1> lived{};
+        for (size_t left = firsts[p] + (size_t)moments, right = end + (size_t)moments; left < right; left /= 2, right /= 2) {
+            if (left % 2) lived = lived + hazard_at(left++);
+            if (right % 2) lived = lived + hazard_at(--right);
+        }
+        if (ends[p] & DIES) {
+            lived = lived + Run<1>{{own[end]}, hazard_exponents[moments + (size_t)end], 0};
+            return slope_of(term_at(p), lived, weight ? weight[p] : 1.);
+        }
+        // Who was never at risk is owed nothing, whatever the log risk.
+        return lived.sum[0] == 0. ? 0. : slope_of(term_at(p), lived, 0.);
+    }
+};
+
+// What each patient adds to risk sets; the loss of each block is NaN if a log risk of it is no number.
+extern "C" __global__ void __launch_bounds__(256)
+cox_truncated_terms(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk,
+                    double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int moments,
+                    unsigned int members, unsigned int tiles, unsigned int efron) {
+    const Windows work(table, weights, log_risk, sums, exponents, n, moments, members, tiles, efron);
+    const size_t p = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
+    double cost = 0.;
+    if (p < n) {
+        const float eta = log_risk[p];
+        const Run<1> v = term(eta, work.weight ? work.weight[p] : 1.);
+        work.terms[p] = v.sum[0], work.exponents[p] = v.exponent;
+        cost = eta - eta;
+    }
+    cost = block_sum(cost);
+    if (threadIdx.x == 0) work.losses[moments + (size_t)blockIdx.x] = cost;
+}
+
+// What the members of each node come to: nodes of the tree, and behind them who dies at each moment.
+extern "C" __global__ void __launch_bounds__(128)
+cox_truncated_nodes(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk,
+                    double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int moments,
+                    unsigned int members, unsigned int tiles, unsigned int efron) {
+    const Windows work(table, weights, log_risk, sums, exponents, n, moments, members, tiles, efron);
+    Run<1> mine{}, all;
+    for (unsigned i = work.starts[blockIdx.x] + threadIdx.x; i < work.starts[blockIdx.x + 1]; i += blockDim.x)
+        mine = mine + work.term_at(work.members[i]);
+    over_threads_before(mine, all);
+    if (threadIdx.x == 0) work.risk[blockIdx.x] = all.sum[0], work.risk_exponents[blockIdx.x] = all.exponent;
+}
+
+// What the deaths of each moment cost, and what they charge.
+extern "C" __global__ void __launch_bounds__(128)
+cox_truncated_moments(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk,
+                      double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int moments,
+                      unsigned int members, unsigned int tiles, unsigned int efron) {
+    const Windows work(table, weights, log_risk, sums, exponents, n, moments, members, tiles, efron);
+    const size_t e = blockIdx.x;
+    Run<1> surviving{};
+    for (size_t node = moments + e; node > 0; node /= 2) surviving = surviving + work.risk_at(node);
+    const Run<1> dying = work.risk_at(2 * (size_t)moments + e);
+    const float exponent = (surviving + dying).exponent;
+    const double alive = surviving.sum[0] * shifted(surviving.exponent - exponent);
+    const double dead = dying.sum[0] * shifted(dying.exponent - exponent);
+    const unsigned first = work.starts[2 * (size_t)moments + e], end = work.starts[2 * (size_t)moments + e + 1];
+    // Breslow is the case of one term that stands for all deaths.
+    const unsigned deaths = end - first, shares = work.efron ? deaths : 1;
+    const double mean = (work.weights ? work.weights[e] : (double)deaths) / shares;
+    double costs[3] = {};  // then what a unit of risk is charged that survives the moment, and one that dies at it
+    for (unsigned k = threadIdx.x; k < shares; k += blockDim.x) {
+        const double still_there = (double)(shares - k) / shares, sum = alive + still_there * dead, charge = mean / sum;
+        costs[0] += mean * log(sum), costs[1] += charge, costs[2] += still_there * charge;
+    }
+    for (unsigned i = first + threadIdx.x; i < end; i += blockDim.x) {
+        const unsigned p = work.members[i];
+        costs[0] += (work.weight ? work.weight[p] : 1.) * (logarithm(exponent) - log_risk[p]);
+    }
+    block_sums(costs);
+    if (threadIdx.x != 0) return;
+    work.losses[e] = costs[0], work.own[e] = costs[2];
+    work.keep_hazard(moments + e, {{costs[1]}, -exponent, 0});
+}
+
+// The hazard of each node, from the moments up, in one block.
+extern "C" __global__ void __launch_bounds__(512)
+cox_truncated_tree(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk,
+                   double* __restrict__ sums, float* __restrict__ exponents, unsigned int n, unsigned int moments,
+                   unsigned int members, unsigned int tiles, unsigned int efron) {
+    const Windows work(table, weights, log_risk, sums, exponents, n, moments, members, tiles, efron);
+    // Both nodes under those from half of `end` on lie from `end` on.
+    for (unsigned end = moments, first; end > 1; end = first) {
+        first = (end + 1) / 2;
+        for (size_t i = first + threadIdx.x; i < end; i += blockDim.x) work.keep_hazard(i, work.hazard_at(2 * i) + work.hazard_at(2 * i + 1));
+        __syncthreads();  // the nodes above them add them up
+    }
+}
+
+// The gradient of each patient; the first block adds up the loss.
+extern "C" __global__ void __launch_bounds__(256)
+cox_truncated_gradient(const unsigned int* __restrict__ table, const double* __restrict__ weights, const float* __restrict__ log_risk,
+                       double* __restrict__ sums, float* __restrict__ exponents, float* __restrict__ gradient, float* __restrict__ loss,
+                       unsigned int n, unsigned int moments, unsigned int members, unsigned int tiles, unsigned int efron, double divisor) {
+    const Windows work(table, weights, log_risk, sums, exponents, n, moments, members, tiles, efron);
+    const size_t p = blockIdx.x * (size_t)blockDim.x + threadIdx.x;
+    if (p < n) gradient[p] = (float)(work.slope(p) / divisor);
+    if (blockIdx.x > 0) return;
+    double cost = 0.;
+    for (size_t t = threadIdx.x; t < moments + (size_t)tiles; t += blockDim.x) cost += work.losses[t];
+    cost = block_sum(cost);
+    if (threadIdx.x == 0) *loss = (float)(cost / divisor);
 }

@@ -11,7 +11,7 @@ mod nvrtc;
 mod probe;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upload;
 
 pub(crate) use cuda::Memory;

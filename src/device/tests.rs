@@ -1,5 +1,7 @@
 //! Memory and launches of the device under test: that of ONKOS_TEST_DEVICE, else the first there is.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use half::{bf16, f16};
 
 use super::kernel::Slot;
@@ -9,11 +11,13 @@ use crate::error::Error;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
-/// The device, or none, which is said where the tests of ops say it (`tests/ops/device.rs`).
-fn gpu() -> Option<Gpu> {
+/// The device, for one test at a time, which may count its memory; or none, which is said where the tests of ops say it
+/// (`tests/ops/device.rs`).
+pub(crate) fn gpu() -> Option<(Gpu, MutexGuard<'static, ()>)> {
+    static ONE: Mutex<()> = Mutex::new(());
     let name = std::env::var("ONKOS_TEST_DEVICE").unwrap_or_else(|_| "cuda:0".into());
     match Device::parse(&name) {
-        Ok(Device::Cuda(gpu)) => Some(gpu),
+        Ok(Device::Cuda(gpu)) => Some((gpu, ONE.lock().unwrap_or_else(PoisonError::into_inner))),
         _ => None,
     }
 }
@@ -26,7 +30,7 @@ fn returns<T: Element>(gpu: Gpu, data: &[T]) {
 
 #[test]
 fn elements_of_every_type_come_back_as_they_went() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _one)) = gpu() else { return };
     returns(gpu, &[1.5f32, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE / 2.0]);
     returns(gpu, &[1.5f64, f64::MAX, 1e-310]);
     returns(gpu, &[f16::from_f32(-2.5), f16::MAX]);
@@ -40,7 +44,7 @@ fn elements_of_every_type_come_back_as_they_went() {
 
 #[test]
 fn clones_share_memory_until_one_is_written() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _one)) = gpu() else { return };
     let address = |x: &Tensor<f32>| x.memory().map(super::Memory::address);
     let a = gpu.upload(&[3], &[1f32, 2.0, 3.0]).unwrap();
     let mut b = a.clone();
@@ -56,7 +60,7 @@ fn clones_share_memory_until_one_is_written() {
 
 #[test]
 fn more_than_there_is_is_refused_in_a_sentence() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _one)) = gpu() else { return };
     let (_, total) = gpu.memory().unwrap();
     let error = gpu.alloc::<u8>(&[2 * total as usize]).unwrap_err();
     let sentence = error.to_string();
@@ -72,7 +76,7 @@ fn more_than_there_is_is_refused_in_a_sentence() {
 
 #[test]
 fn a_launch_that_the_driver_refuses_is_named() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _one)) = gpu() else { return };
     let x = gpu.zeros::<f32>(&[4]).unwrap();
     let address = Slot::Pointer(x.memory().unwrap().address());
     let slots = [address, address, Slot::U64(0)];
@@ -85,7 +89,7 @@ fn a_launch_that_the_driver_refuses_is_named() {
 
 #[test]
 fn a_kernel_is_given_tensors_of_its_device_and_its_element_type() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _one)) = gpu() else { return };
     let add = |a: Tensor<f32>, b: Tensor<f32>| {
         let tape = Tape::inference(Device::Cuda(gpu));
         crate::ops::Add.forward(&tape, &Var::constant(a), &Var::constant(b)).map(|_| ())

@@ -1,6 +1,10 @@
-//! How much memory of a device a batch takes.
+//! How much memory of a device a batch takes: the tensors that are there at once, counted.
 
 use super::{FusionConfig, ModelConfig, Recipe};
+use crate::ops::attention_mil::Room;
+use crate::ops::cade::{Bandwidth, Statistics};
+use crate::ops::linear::grad_weight_bytes;
+use crate::ops::{Activation, Cade, Sdir};
 
 /// What decides how much a batch takes, besides the batch.
 #[derive(Clone, Debug)]
@@ -9,8 +13,9 @@ pub struct Footprint {
     /// Genes of all signatures, and signatures; 0 without expression.
     genes: usize,
     signatures: usize,
-    /// Bytes of the features of a patch; 0 without patches.
-    patch_bytes: usize,
+    /// Features of a patch and the bytes of each; 0 without patches.
+    features: usize,
+    feature_bytes: usize,
 }
 
 /// The size of a batch.
@@ -22,6 +27,62 @@ pub struct BatchSize {
     pub patches: usize,
 }
 
+/// Bytes of an element of what is calculated.
+const WORD: usize = size_of::<f32>();
+
+/// What one modality has on the device, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    /// A tensor of all its tokens, and a number a token and head.
+    tokens: usize,
+    heads: usize,
+    /// What the forward pass leaves for the backward pass, gates and what the attention read included.
+    kept: usize,
+    /// What of it the backward pass of the attention frees.
+    freed: usize,
+    /// What the attention takes for itself.
+    attention: Room,
+    /// What the entanglement takes for itself there, and on the way back.
+    entangled: [usize; 2],
+}
+
+impl Side {
+    /// When the attention has gone back: the gradient of its tokens is there, and its weights, which are an output.
+    fn after_attention(&self) -> usize {
+        self.kept - self.freed + self.tokens
+    }
+}
+
+/// Which tensors of its tokens a modality has to keep.
+#[derive(Clone, Copy, Debug)]
+struct Chain<'a> {
+    /// The layer that gives the tokens keeps something else than its result.
+    argument: bool,
+    dropout: bool,
+    sdir: Option<&'a Sdir>,
+    /// They are entangled, unless no patient is drawn.
+    cade: Option<&'a Cade>,
+}
+
+impl Chain<'_> {
+    /// How many there are from the forward pass to the backward pass, and how many of them the attention alone needs.
+    fn kept(&self) -> (usize, usize) {
+        let gains = self.sdir.is_some_and(|sdir| sdir.gain.is_active());
+        // A mask without a gain is applied by the entanglement.
+        let masked = gains || (self.sdir.is_some() && self.cade.is_none());
+        // What the mask or the gain reads, if it is not what the layer keeps in any case.
+        let dropped = self.argument || self.dropout;
+        let reads = self.cade.is_some_and(|cade| cade.statistics == Statistics::Differentiated);
+        let (attention, gave) = match (self.cade.is_some(), masked) {
+            (true, masked) => (true, reads && masked),
+            (false, true) => (true, false),
+            (false, false) => (dropped, false),
+        };
+        let read = dropped && (gains || (reads && !masked));
+        (1 + usize::from(attention) + usize::from(gave) + usize::from(read), usize::from(attention))
+    }
+}
+
 impl Footprint {
     /// Of the models of a recipe over features of `feature_bytes` an element.
     pub fn new(recipe: &Recipe, feature_bytes: usize) -> Footprint {
@@ -30,39 +91,157 @@ impl Footprint {
             model: recipe.model.clone(),
             genes: signatures.iter().map(|s| s.genes.len()).sum(),
             signatures: signatures.len(),
-            patch_bytes: recipe.patches.as_ref().map_or(0, |patches| patches.width * feature_bytes),
+            features: recipe.patches.as_ref().map_or(0, |patches| patches.width),
+            feature_bytes,
         }
     }
 
-    /// The bytes that a pass over a batch takes besides parameters and optimiser.
+    /// The bytes that a pass over a batch takes besides parameters, their gradients and the optimiser.
     ///
-    /// With `D` the width of a token, `G` that of the attention (twice that if it is gated), `H` heads, `E` the hidden
-    /// layer of a gene net, and elements of 4 bytes but for the `f` bytes of a stored feature:
+    /// It is the largest of what lies there at the points of a pass where most does; the sum of what each op has kept by
+    /// then, and of what it has for itself. With `N` tokens of a modality, `D` their width, `H` heads and `G` the width of
+    /// the gates, in elements of 4 bytes:
     ///
-    /// ```text
-    /// token = 4 (t D + a G + 6 H + 8)
-    /// patch = L f + token
-    /// gene  = 16 E + token                      each of S signatures of a patient
-    /// batch = patches patch + patients (8 genes + S gene + 32 (H D + 1))
-    /// ```
+    /// | what | elements | from | to |
+    /// |---|---|---|---|
+    /// | result of the layer that gives the tokens | `N D` | there | back of that layer |
+    /// | what a gain reads, and an entanglement that is differentiated | `N D` each | there | back of that op |
+    /// | tokens that the attention reads, if they are none of these | `N D` | there | back of the attention |
+    /// | gates, unless they are [calculated again](crate::ops::attention_mil) | `N G` | there | back of the attention |
+    /// | weights of the attention | `N H` | there | the end |
+    /// | gradient of the tokens, and the one that becomes of it in an op | `2 N D` | back | |
     ///
-    /// `t` and `a` count the token-sized and gate-sized tensors that exist at once. In training `t = 5`: the projection,
-    /// its dropout, the entangled tokens, and the gradients of two of them; gates are calculated again and lie in shared
-    /// memory, but for sums of their gradients, `a = 1/2`. In prediction nothing is kept: `t = 3/2`, `a = 0`. What is taken
-    /// is never more, and at least half (tests/device/memory.rs).
+    /// In prediction nothing is kept. What is taken is never more, and at least three quarters of it where there are
+    /// some hundred tokens (tests/device/memory.rs).
     pub fn bytes(&self, batch: BatchSize, training: bool) -> u64 {
-        let ModelConfig::Fusion(FusionConfig { width, gene_hidden, attention_width, heads, gated, .. }) = &self.model;
-        let gates = attention_width * if *gated { 2 } else { 1 };
-        let (twice_t, twice_a) = if training { (10, 1) } else { (3, 0) };
-        let token = 2 * (twice_t * width + twice_a * gates + 12 * heads + 16);
-        let gene = 4 * 4 * gene_hidden + token;
-        let patient = 8 * self.genes + self.signatures * gene + 32 * (heads * width + 1);
-        let patch = if self.patch_bytes > 0 { self.patch_bytes + token } else { 0 };
-        batch.patches as u64 * patch as u64 + batch.patients as u64 * patient as u64
+        let ModelConfig::Fusion(c) = &self.model;
+        let patches = if self.features > 0 { batch.patches } else { 0 };
+        let tokens = batch.patients * self.signatures;
+        // Both passes have the inputs, and the tables of the bags: where they begin, their segments, who is in them.
+        let inputs = patches * self.features * self.feature_bytes + batch.patients * self.genes * WORD;
+        let segments = (patches + tokens) / crate::shape::SEGMENT + 2 * batch.patients;
+        let tables = 16 * WORD * (batch.patients + 1) + WORD * segments;
+        let modalities = usize::from(self.features > 0) + usize::from(self.signatures > 0);
+        let joined = batch.patients * modalities * (c.heads * c.width + 1) * WORD;
+        let hidden = batch.patients * (c.head_hidden + HAZARDS) * WORD;
+        let always = inputs + tables + self.standardized();
+        let at_once = if training {
+            self.training(c, patches, tokens, batch.patients, joined, hidden)
+        } else {
+            self.prediction(c, patches, tokens, batch.patients) + 2 * joined + hidden
+        };
+        (always + at_once) as u64
+    }
+
+    /// The weight of the projection with the standardisation folded in.
+    fn standardized(&self) -> usize {
+        let ModelConfig::Fusion(c) = &self.model;
+        self.features * c.width * WORD
+    }
+
+    fn training(
+        &self,
+        c: &FusionConfig,
+        patches: usize,
+        tokens: usize,
+        patients: usize,
+        joined: usize,
+        hidden: usize,
+    ) -> usize {
+        let both = self.features > 0 && self.signatures > 0;
+        let cade = c.cade.as_ref().filter(|_| both);
+        let of_patches = Chain {
+            argument: c.patch_activation.keeps_argument(),
+            dropout: c.patch_dropout > 0.0,
+            sdir: c.sdir.patches.as_ref(),
+            cade,
+        };
+        let of_genes = Chain { argument: false, dropout: c.gene_dropout > 0.0, sdir: c.sdir.genes.as_ref(), cade };
+        let (p, mut g) = (side(c, patches, patients, of_patches), side(c, tokens, patients, of_genes));
+        // The hidden layer of the gene nets, before and after its dropout.
+        let gene_hidden = tokens * c.gene_hidden * WORD;
+        g.kept += gene_hidden * if of_genes.dropout { 2 } else { 1 };
+
+        let projection = patches * c.width * WORD;
+        let of_weight = grad_weight_bytes(patches, self.features, c.width);
+        let inner = if c.patch_activation == Activation::Identity { 0 } else { projection };
+        let moments = [
+            // The attention over genes is there, that over patches begins.
+            p.kept + g.kept + p.attention.forth.max(g.attention.forth) + 2 * joined,
+            // The head goes back: its input and that before its dropout, with their gradients.
+            p.kept + g.kept + 5 * joined + 3 * hidden,
+            // The attentions go back, the last one first.
+            p.kept + g.kept + p.tokens + p.attention.back + 2 * joined,
+            p.after_attention() + g.kept + g.tokens + g.attention.back + 2 * joined,
+            // The tokens are entangled: before and after, and what the layers keep, without any attention.
+            p.kept - p.freed + g.kept - g.freed + 2 * (p.tokens + g.tokens) + p.entangled[0] + g.entangled[0],
+            // The entanglement goes back, or masks and dropouts do: a gradient of the result, and one of the tokens.
+            p.after_attention() + p.tokens + p.entangled[1] + g.after_attention() + g.tokens + g.entangled[1] + joined,
+            // The projection of the patches goes back.
+            2 * projection + inner + p.heads + of_weight + self.standardized() + g.after_attention() + joined,
+            // The second layer of the gene nets does: gradients before and after the activation, and of its input.
+            p.heads + g.heads + 3 * g.tokens + 3 * gene_hidden + joined,
+        ];
+        moments.into_iter().max().unwrap_or(0)
+    }
+
+    fn prediction(&self, c: &FusionConfig, patches: usize, tokens: usize, patients: usize) -> usize {
+        let row = |n: usize| n * c.width * WORD;
+        let heads = |n: usize| n * c.heads * WORD;
+        let forth = |n: usize| Room::of(n, c.width, patients, c.attention_width, c.heads, c.gated).forth;
+        let gains = c.sdir.genes.is_some_and(|sdir| sdir.gain.is_active() && sdir.gain_in_eval);
+        // The layer that gives patch tokens, with all tokens of genes there; then one attention after the other.
+        let argument = if c.patch_activation.keeps_argument() { row(patches) } else { 0 };
+        let genes = row(tokens) + tokens * c.gene_hidden * WORD;
+        let moments = [
+            genes.max(row(tokens) + row(patches) + argument),
+            row(patches) + row(tokens) * if gains { 2 } else { 1 },
+            row(patches) + row(tokens) + heads(tokens) + forth(tokens),
+            row(patches) + heads(tokens) + heads(patches) + forth(patches),
+        ];
+        moments.into_iter().max().unwrap_or(0)
     }
 
     /// The bytes of the features alone of so many patches.
     pub fn feature_bytes(&self, patches: usize) -> u64 {
-        patches as u64 * self.patch_bytes as u64
+        (patches * self.features * self.feature_bytes) as u64
+    }
+}
+
+/// Outputs that a model is taken to have at most: the bins of a discrete-time one.
+const HAZARDS: usize = 16;
+
+/// One modality of `n` tokens.
+fn side(c: &FusionConfig, n: usize, patients: usize, chain: Chain<'_>) -> Side {
+    let (tokens, heads) = (n * c.width * WORD, n * c.heads * WORD);
+    let attention = Room::of(n, c.width, patients, c.attention_width, c.heads, c.gated);
+    let (all, alone) = chain.kept();
+    // Mean and deviation, what the deviation became, and whether a token was masked.
+    let known = match chain.cade {
+        Some(_) => n * (3 * WORD + 1),
+        None => n,
+    };
+    // Donors, shares, and a weight; while they are drawn also the words and the order of the donors.
+    let drawn = n * (WORD + size_of::<f64>() + WORD);
+    let entangled = match chain.cade {
+        None => [0, 0],
+        Some(cade) if cade.statistics == Statistics::Detached => [drawn + 6 * n * WORD, 0],
+        Some(cade) => {
+            // Of each receiver what it gives, keeps and passes on, of each donor what came to it, and what it was told.
+            let smooth = !matches!(cade.bandwidth, Bandwidth::None | Bandwidth::Fixed(0.0));
+            [drawn + 9 * n * WORD, n * WORD * (8 + if smooth { 12 } else { 0 })]
+        }
+    };
+    let tables = match chain.cade {
+        Some(cade) if cade.statistics == Statistics::Differentiated => drawn + 3 * n * WORD,
+        _ => 0,
+    };
+    Side {
+        tokens,
+        heads,
+        kept: all * tokens + attention.kept + heads + known + tables,
+        freed: alone * tokens + attention.kept,
+        attention,
+        entangled,
     }
 }

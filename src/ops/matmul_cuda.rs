@@ -192,6 +192,14 @@ fn chunks(size: Size) -> (usize, usize) {
     (chunk, size.k.div_ceil(chunk).max(1))
 }
 
+/// The bytes that [`product_tn`] takes for the sums of its chunks.
+pub(crate) fn parts_tn(size: Size) -> usize {
+    match chunks(size) {
+        (_, 1) => 0,
+        (_, count) => count * size.m * size.n * size_of::<f32>(),
+    }
+}
+
 /// `c = a^T b` with `a` `[k, m]` and `b` `[k, n]`, for a long `k`.
 pub(crate) fn product_tn<F: Element, T: Real>(
     gpu: Gpu,

@@ -15,9 +15,11 @@ mod fixture;
 #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a NaN is off, too")]
 #[allow(dead_code, reason = "shared with the suite of the ops, of which this uses a part")]
 mod harness;
+mod late_entry;
 mod memory;
 mod sources;
 mod step;
+mod story;
 #[path = "../model/study.rs"]
 #[allow(dead_code, reason = "shared with the suite of models, of which this uses a part")]
 mod study;

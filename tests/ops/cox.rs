@@ -141,6 +141,24 @@ fn cohorts() -> impl Strategy<Value = Cohort> {
 }
 
 proptest! {
+    // Each case is a few launches, which take long on an emulated device.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn late_entry_strata_and_weights_in_f32_round_what_f64_gives(cohort in cohorts()) {
+        for ties in TIES {
+            let ((want, want_gradient), (loss, gradient)) = (cohort.sum(ties), single(sum(ties), &cohort, 1.0));
+            let (n, ulp) = (cohort.time.len(), f64::from(f32::EPSILON));
+            let size = naive(ties, &cohort, &cohort.eta).2;
+            assert_within("loss", &[loss], &[want], ulp * want.abs() + 2.0 * rounding(n) * size);
+            let most = want_gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
+            let terms = 2.0 * cohort.plan().event_weight();
+            assert_within("gradient", &gradient, &want_gradient, ulp * most + 2.0 * rounding(n) * terms);
+        }
+    }
+}
+
+proptest! {
     #[test]
     fn loss_and_gradient_are_those_of_the_formula(cohort in cohorts()) {
         for ties in TIES {
@@ -422,11 +440,64 @@ fn f32_where_nobody_or_everybody_dies_or_all_at_once() {
     }
 }
 
+/// A cohort of whom most enter after the first death, some of them after many, and some were there from the start.
+fn late(n: usize) -> Cohort {
+    let mut cohort = cohort(n);
+    // A third of the times between the others: moments with few deaths, and moments with many.
+    cohort.time.iter_mut().enumerate().for_each(|(i, time)| *time += [0.0, 0.0, (i % 4) as f64 / 4.0][i / 4 % 3]);
+    cohort.entry = Some(cohort.time.iter().enumerate().map(|(i, t)| t - [0.5, 1.0, 4.0, 30.0][i % 4]).collect());
+    cohort
+}
+
 #[test]
-fn late_entry_is_the_same_on_any_device() {
-    let mut cohort = cohort(60);
-    cohort.entry = Some(cohort.time.iter().enumerate().map(|(i, t)| t - [1.0, 4.0, 30.0][i % 3]).collect());
-    TIES.iter().for_each(|&ties| assert_rounded("late entry", sum(ties), &cohort));
+fn late_entry_in_f32_rounds_what_f64_gives() {
+    // With many at one time a node of the tree has more members, and a moment more deaths, than threads for them.
+    for n in [2, 33, 129, 2000] {
+        let mut cohort = late(n);
+        for (strata, weights, ties_of) in [(1, false, 0), (3, true, 0), (2, true, 1500)] {
+            cohort.strata = (strata > 1).then(|| (0..n as u32).map(|i| i * 7 % 11 % strata).collect());
+            cohort.weight = weights.then(|| (0..n).map(|i| [0.0, 0.25, 1.0, 3.0][i % 4]).collect());
+            for i in 0..n.min(ties_of) {
+                cohort.time[i] = 31.0;
+                cohort.entry.as_mut().expect("they enter late")[i] = [0.0, 2.0, 30.0][i % 3];
+            }
+            for ties in TIES {
+                for normalisation in [Normalisation::Sum, Normalisation::PerEvent] {
+                    let what = format!("{n} {ties:?} {strata} strata, weights {weights}, {ties_of} at one time");
+                    assert_rounded(&what, Cox { ties, normalisation }, &cohort);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn late_entry_of_large_risks_in_f32_takes_no_digit_from_the_others() {
+    for large in [80.0, 800.0, 1e12] {
+        let mut cohort = late(300);
+        cohort.eta = (0..300).map(|i| f64::from((large * [0.0, 1.0, -1.0, 0.5][i / 5 % 4]) as f32)).collect();
+        TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}"), sum(ties), &cohort));
+        // The large ones enter just before they die, among others who survive them.
+        for i in (0..300).filter(|i| i / 5 % 4 == 1) {
+            cohort.event[i] = true;
+            cohort.entry.as_mut().expect("they enter late")[i] = cohort.time[i] - 0.125;
+        }
+        TIES.iter().for_each(|&ties| assert_rounded(&format!("{ties:?} {large}, alone"), sum(ties), &cohort));
+    }
+    // The first leaves before, the last enters after the others die: each is alone at the own death.
+    let cohort = Cohort {
+        time: vec![1.0, 3.0, 4.0, 5.0, 7.0],
+        event: vec![true; 5],
+        eta: vec![800.0, 0.25, -0.5, 0.125, 800.0],
+        entry: Some(vec![0.0, 1.0, 1.0, 2.0, 6.0]),
+        ..Cohort::default()
+    };
+    for ties in TIES {
+        let (_, gradient) = single(sum(ties), &cohort, 1.0);
+        let (_, want) = cohort.choose(&[1, 2, 3]).sum(ties);
+        assert_within("gradient", &gradient[1..4], &want, f64::from(f32::EPSILON));
+        assert_eq!((gradient[0], gradient[4]), (0.0, 0.0));
+    }
 }
 
 #[test]
@@ -435,36 +506,51 @@ fn f32_has_the_same_bits_every_time() {
     let mut cohort = cohort(n);
     cohort.strata = Some((0..n as u32).map(|i| i % 2).collect());
     let bits = |(loss, grad): (f32, Vec<f32>)| (loss.to_bits(), grad.into_iter().map(f32::to_bits).collect::<Vec<_>>());
-    for ties in TIES {
-        assert_eq!(bits(single(sum(ties), &cohort, 1.0)), bits(single(sum(ties), &cohort, 1.0)));
+    for cohort in [cohort, late(1000)] {
+        for ties in TIES {
+            assert_eq!(bits(single(sum(ties), &cohort, 1.0)), bits(single(sum(ties), &cohort, 1.0)));
+        }
+    }
+}
+
+/// A log risk that is not finite, of patient `who` of `n`: the first is censored before anybody dies, the last outlives all.
+#[track_caller]
+fn assert_refused_or_nan(n: usize, who: usize, entry: Option<Vec<f64>>) {
+    let outcomes = Cohort {
+        time: (0..n).map(|i| i as f64).collect(),
+        event: (0..n).map(|i| i > 0 && i + 1 < n).collect(),
+        eta: vec![0.5; n],
+        entry,
+        ..Cohort::default()
+    };
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut eta = Tensor::<f32>::full(&[n], 0.5);
+        eta.host_mut()[who] = bad;
+        let tape = Tape::inference(device::<f32>());
+        let loss = Cox::default().forward(&tape, &Var::constant(placed(&eta)), &outcomes.plan());
+        match device::<f32>() {
+            Device::Cpu => {
+                assert!(matches!(loss, Err(Error::Value { arg: "log_risk", index, .. }) if index == who));
+            }
+            Device::Cuda(_) => {
+                let loss = loss.unwrap().value().read().unwrap()[0];
+                assert!(loss.is_nan(), "{bad} of patient {who} of {n} gives {loss}");
+            }
+        }
     }
 }
 
 #[test]
 fn a_log_risk_that_is_not_finite_is_refused_or_makes_the_loss_nan() {
-    // The first is censored before anybody dies, the last outlives all.
     for (n, who) in [(5, 0), (5, 2), (5, 4), (14_000, 0), (14_000, 13_999)] {
-        let outcomes = Cohort {
-            time: (0..n).map(|i| i as f64).collect(),
-            event: (0..n).map(|i| i > 0 && i + 1 < n).collect(),
-            eta: vec![0.5; n],
-            ..Cohort::default()
-        };
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut eta = Tensor::<f32>::full(&[n], 0.5);
-            eta.host_mut()[who] = bad;
-            let tape = Tape::inference(device::<f32>());
-            let loss = Cox::default().forward(&tape, &Var::constant(placed(&eta)), &outcomes.plan());
-            match device::<f32>() {
-                Device::Cpu => {
-                    assert!(matches!(loss, Err(Error::Value { arg: "log_risk", index, .. }) if index == who));
-                }
-                Device::Cuda(_) => {
-                    let loss = loss.unwrap().value().read().unwrap()[0];
-                    assert!(loss.is_nan(), "{bad} of patient {who} of {n} gives {loss}");
-                }
-            }
-        }
+        assert_refused_or_nan(n, who, None);
+    }
+}
+
+#[test]
+fn late_entry_with_a_log_risk_that_is_not_finite_is_refused_or_makes_the_loss_nan() {
+    for (n, who) in [(5, 0), (5, 2), (5, 4), (300, 0), (300, 299)] {
+        assert_refused_or_nan(n, who, Some((0..n).map(|i| i as f64 - 1.5).collect()));
     }
 }
 

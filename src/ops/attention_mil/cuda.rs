@@ -3,6 +3,8 @@
 use half::{bf16, f16};
 
 use super::half::Rounded;
+pub(super) use super::room::TILE;
+use super::room::{GATE_ROWS, LIMITS, Limits, split_rows};
 use super::{AttentionMil, Backward, Dims, Given, hopper};
 use crate::device::{Gpu, Grid, In, Out, Precision, kernels};
 use crate::element::{Element, Real};
@@ -59,20 +61,8 @@ kernels! { "attention_mil":
         n: u32, first: u32, rows: u32, bags: u32, l: u32, d: u32, width: u32, heads: u32, grade: u32);
 }
 
-/// Rows and columns of a tile of a product, threads of its block.
-pub(super) const TILE: usize = 128;
+/// Threads of the block of a tile of a product.
 pub(super) const THREADS: u32 = 256;
-/// Rows that a block of the gates' gradient sums over.
-const GATE_ROWS: usize = 256;
-
-/// The most memory for gates that are kept for the backward pass, and for those of a chunk of rows that are calculated
-/// again in it.
-#[derive(Clone, Copy)]
-struct Limits {
-    kept: usize,
-    again: usize,
-}
-const LIMITS: Limits = Limits { kept: 2 << 30, again: 256 << 20 };
 
 /// Rows `first` to `first + rows`.
 #[derive(Clone, Copy)]
@@ -114,11 +104,6 @@ impl<T: Real> Layer<T> {
     /// The tiles of these columns.
     pub(super) fn tiles(&self) -> usize {
         self.width().div_ceil(TILE)
-    }
-
-    /// Rows that one sum of the gradient of `v` and `u` goes over: at most 32 sums, by the number of rows alone.
-    fn split_rows(&self) -> usize {
-        self.dims.n.div_ceil(32).next_multiple_of(GATE_ROWS).max(1024)
     }
 }
 
@@ -353,10 +338,11 @@ struct Saved<T, G> {
 
 impl<T: Real, F: Element, P: Products<T>> Call<T, F, P> {
     fn run(self, limits: Limits, wants_grad: bool, wants_x: bool) -> Result<([Tensor<T>; 3], Backward<T>)> {
-        let bytes = self.layer.dims.n * self.products.stride(self.layer.width()) * size_of::<P::Gate>();
+        let row = self.products.stride(self.layer.width()) * size_of::<P::Gate>();
         let fused = self.products.fused::<F>(self.gpu, &self.layer);
-        let (outputs, saved) = self.forward(fused, wants_grad && (fused || bytes <= limits.kept))?;
-        Ok((outputs, Box::new(move |given| self.backward(saved, given, wants_x, limits.again))))
+        let keep = fused || limits.keep(self.layer.dims.n, row);
+        let (outputs, saved) = self.forward(fused, wants_grad && keep)?;
+        Ok((outputs, Box::new(move |given| self.backward(saved, given, wants_x, limits))))
     }
 
     fn forward(&self, fused: bool, keep_gates: bool) -> Result<([Tensor<T>; 3], Saved<T, P::Gate>)> {
@@ -433,13 +419,13 @@ impl<T: Real, F: Element, P: Products<T>> Call<T, F, P> {
     }
 
     /// The gradients in the order of the inputs: `x`, then weight and bias of `v`, `u` and `w`. Gates that were not kept
-    /// are calculated again, about `most_bytes` of them at a time.
+    /// are calculated again, as many at a time as the limits say.
     fn backward(
         &self,
         saved: Saved<T, P::Gate>,
         given: Given<'_, T>,
         wants_x: bool,
-        most_bytes: usize,
+        limits: Limits,
     ) -> Result<Vec<Option<Tensor<T>>>> {
         let (gpu, layer, x, bags) = (self.gpu, &self.layer, &self.x, &self.bags);
         let (Dims { n, l, d, k }, width) = (layer.dims, layer.width());
@@ -480,14 +466,13 @@ impl<T: Real, F: Element, P: Products<T>> Call<T, F, P> {
             heads,
         )?;
 
-        let (split, sums) = (layer.split_rows(), width + k * d + k);
+        let (split, sums) = (split_rows(n), width + k * d + k);
         let mut small = gpu.alloc::<T>(&[n.div_ceil(GATE_ROWS), sums])?;
         let mut large = gpu.alloc::<T>(&[n.div_ceil(split), width, l])?;
         let mut dx = wants_x.then(|| gpu.alloc::<T>(&[n, l])).transpose()?;
         let to_input = ToInput { weights: &weights, grad_pooled: given.pooled, offset: &offset, bags: bags.bags() };
-        // Whole splits at a time, so that every sum is over the same rows whether or not the gates were kept.
-        let of_split = (split * stride * size_of::<P::Gate>()).max(1);
-        let at_a_time = if gates.is_some() { n.max(1) } else { (most_bytes / of_split).max(1) * split };
+        let row = stride * size_of::<P::Gate>();
+        let at_a_time = if gates.is_some() { n.max(1) } else { limits.at_a_time(n, row) };
         for first in (0..n).step_by(at_a_time) {
             let span = Span { first, rows: at_a_time.min(n - first) };
             let mut gates = match gates.take() {
@@ -543,5 +528,97 @@ impl<T: Real, F: Element, P: Products<T>> Call<T, F, P> {
             summed(&small, width, &[k, d])?,
             summed(&small, width + k * d, &[k])?,
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Affine, Room};
+    use super::*;
+    use crate::device::Device;
+    use crate::device::tests::gpu;
+    use crate::rng::Draws;
+    use crate::tape::Var;
+
+    /// Three splits, the last one short, and bags of several segments.
+    const N: usize = 2100;
+    const LENGTHS: [usize; 4] = [1500, 0, 1, 599];
+
+    fn normal(name: &str, shape: &[usize]) -> Tensor<f32> {
+        let stream = Draws::new(0, 0, name).of(0);
+        Tensor::from_fn(shape, |i| stream.normal(i as u64) as f32)
+    }
+
+    /// Outputs and gradients as bits, and the most memory that there was at once beyond the inputs.
+    fn pooled(gpu: Gpu, limits: Limits, gated: bool, precision: Precision) -> (Vec<Vec<u32>>, u64) {
+        let gpu = gpu.with_precision(precision);
+        let there = |name: &str, shape: &[usize]| normal(name, shape).to(Device::Cuda(gpu)).unwrap();
+        let (l, d, k) = (12, 5, 2);
+        let [v, u, w] = [("v", [d, l]), ("u", [d, l]), ("w", [k, d])].map(|(n, s)| Var::constant(there(n, &s)));
+        let bias = Var::constant(there("bias", &[d]));
+        let map = |weight| Affine { weight, bias: Some(&bias) };
+        let op = AttentionMil { v: map(&v), u: gated.then(|| map(&u)), w: Affine { weight: &w, bias: None } };
+        let (dims, bags) = (Dims { n: N, l, d, k }, Ragged::from_lengths(LENGTHS));
+        let (x, g) = (there("x", &[N, l]), there("g", &[LENGTHS.len(), k, l]));
+        bags.segments(gpu).unwrap();
+        bags.on(gpu).unwrap();
+        gpu.synchronize().unwrap();
+        gpu.forget_peak();
+        let before = gpu.usage().bytes;
+        fn run<P: Products<f32>>(
+            products: P,
+            gpu: Gpu,
+            layer: Layer<f32>,
+            (x, g, bags): (Tensor<f32>, Tensor<f32>, Ragged),
+            limits: Limits,
+        ) -> Vec<Tensor<f32>> {
+            let (outputs, backward) = Call { gpu, layer, products, x, bags }.run(limits, true, true).unwrap();
+            let grads = backward(Given { pooled: Some(&g), weights: None, scores: None }).unwrap();
+            outputs.into_iter().chain(grads.into_iter().flatten()).collect()
+        }
+        let (layer, given) = (Layer::new(dims, &op), (x, g, bags));
+        let all = match precision {
+            Precision::Bf16 => run(Rounded::<bf16>::of(gpu, &layer).unwrap(), gpu, layer, given, limits),
+            _ => run(Single { tf32: precision == Precision::Tf32 }, gpu, layer, given, limits),
+        };
+        let peak = gpu.usage().peak_bytes - before;
+        let bits = |t: &Tensor<f32>| t.read().unwrap().into_iter().map(f32::to_bits).collect();
+        (all.iter().map(bits).collect(), peak)
+    }
+
+    #[test]
+    fn gates_that_are_calculated_again_give_the_bits_of_those_that_were_kept_on_a_device_too() {
+        let Some((gpu, _one)) = gpu() else { return };
+        for gated in [true, false] {
+            let keep = Limits { kept: usize::MAX, again: 0 };
+            for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+                let (kept, _) = pooled(gpu, keep, gated, precision);
+                assert!(kept.iter().all(|tensor| tensor.iter().any(|bits| *bits != 0)), "all of it is calculated");
+                // One split at a time, and two.
+                for again in [0, 2 * split_rows(N) * if gated { 40 } else { 20 }] {
+                    let (got, _) = pooled(gpu, Limits { kept: 0, again }, gated, precision);
+                    assert!(got == kept, "{precision:?}, gated {gated}, {again} bytes at a time");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_room_is_what_is_taken() {
+        let Some((gpu, _one)) = gpu() else { return };
+        let (dims, word) = (Dims { n: N, l: 12, d: 5, k: 2 }, size_of::<f32>());
+        for (gated, width) in [(true, 10), (false, 5)] {
+            for limits in [Limits { kept: usize::MAX, again: 0 }, Limits { kept: 0, again: 0 }] {
+                let room = Room::within(limits, dims, LENGTHS.len(), width);
+                assert_eq!(room.kept > 0, limits.kept > 0);
+                let (_, peak) = pooled(gpu, limits, gated, Precision::F32);
+                // Pooled rows, weights and scores, which the caller holds; the gradients of x and of the parameters.
+                let outputs = LENGTHS.len() * 2 * 12 + 2 * N * 2;
+                let gradients = N * 12 + width * (12 + 1) + 2 * 5 + 2;
+                let foretold = room.kept + room.back + (outputs + gradients) * word;
+                let peak = peak as usize;
+                assert!(peak <= foretold && foretold <= peak + peak / 20, "{peak} of {foretold}, gated {gated}");
+            }
+        }
     }
 }

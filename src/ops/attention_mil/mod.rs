@@ -61,10 +61,12 @@ mod cpu;
 mod cuda;
 mod half;
 mod hopper;
+mod room;
 
 pub(crate) use cuda::KERNELS;
 pub(crate) use half::KERNELS as HALF_KERNELS;
 pub(crate) use hopper::KERNELS as HOPPER_KERNELS;
+pub(crate) use room::Room;
 
 use crate::device::Device;
 use crate::element::Real;

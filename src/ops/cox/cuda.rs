@@ -1,7 +1,7 @@
 //! The partial likelihood on a CUDA device.
 
 use super::{Cox, Plan, Ties};
-use crate::device::{Device, Gpu, Grid, In, Out, kernels};
+use crate::device::{Gpu, Grid, In, Out, kernels};
 use crate::element::Real;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -37,6 +37,27 @@ kernels! { "cox":
         log_risk: In<f32> = n, sums: Out<f64> = at_risk + 4 * moments + 4 * tiles,
         exponents: Out<f32> = at_risk + 3 * moments + 4 * tiles, gradient: Out<f32> = n, loss: Out<f32> = 1,
         n: u32, at_risk: u32, moments: u32, tiles: u32, efron: u32, divisor: f64);
+    /// With late entry: what each patient adds to risk sets.
+    fn cox_truncated_terms(table: In<u32> = members + 2 * n + 3 * moments + 1, weights: Option<In<f64>> = n + moments,
+        log_risk: In<f32> = n, sums: Out<f64> = n + 7 * moments + tiles, exponents: Out<f32> = n + 5 * moments,
+        n: u32, moments: u32, members: u32, tiles: u32, efron: u32);
+    /// Then what the members of each node come to.
+    fn cox_truncated_nodes(table: In<u32> = members + 2 * n + 3 * moments + 1, weights: Option<In<f64>> = n + moments,
+        log_risk: In<f32> = n, sums: Out<f64> = n + 7 * moments + tiles, exponents: Out<f32> = n + 5 * moments,
+        n: u32, moments: u32, members: u32, tiles: u32, efron: u32);
+    /// Then what the deaths of each moment cost and charge.
+    fn cox_truncated_moments(table: In<u32> = members + 2 * n + 3 * moments + 1, weights: Option<In<f64>> = n + moments,
+        log_risk: In<f32> = n, sums: Out<f64> = n + 7 * moments + tiles, exponents: Out<f32> = n + 5 * moments,
+        n: u32, moments: u32, members: u32, tiles: u32, efron: u32);
+    /// Then the hazard of each node.
+    fn cox_truncated_tree(table: In<u32> = members + 2 * n + 3 * moments + 1, weights: Option<In<f64>> = n + moments,
+        log_risk: In<f32> = n, sums: Out<f64> = n + 7 * moments + tiles, exponents: Out<f32> = n + 5 * moments,
+        n: u32, moments: u32, members: u32, tiles: u32, efron: u32);
+    /// Then the gradient and the loss.
+    fn cox_truncated_gradient(table: In<u32> = members + 2 * n + 3 * moments + 1, weights: Option<In<f64>> = n + moments,
+        log_risk: In<f32> = n, sums: Out<f64> = n + 7 * moments + tiles, exponents: Out<f32> = n + 5 * moments,
+        gradient: Out<f32> = n, loss: Out<f32> = 1,
+        n: u32, moments: u32, members: u32, tiles: u32, efron: u32, divisor: f64);
     /// `dx = gradient grad`, where `grad` is what the loss is owed.
     fn cox_backward(gradient: In<f32> = n, grad: In<f32> = 1, dx: Out<f32> = n, n: u32);
 }
@@ -48,6 +69,8 @@ const BLOCK: u32 = 512;
 const TILES: usize = 3;
 /// Threads of each of many blocks.
 const THREADS: u32 = 256;
+/// Threads for the members of a node, which are few in most, and for the deaths of a moment.
+const NODE: u32 = 128;
 
 /// Loss, a scalar, and gradient, of the shape of the log risks.
 pub(super) fn evaluate<T: Real>(
@@ -57,11 +80,7 @@ pub(super) fn evaluate<T: Real>(
     log_risk: &Tensor<T>,
 ) -> Result<(Tensor<T>, Tensor<T>)> {
     if plan.truncated {
-        // Windows that do not nest: no scan has them. Nothing here trains on late entry.
-        let host: Vec<f64> = log_risk.read()?.iter().map(|x| x.f64()).collect();
-        let (loss, gradient) = cox.loss_and_gradient(plan, &host)?;
-        let gradient = Tensor::from_fn(log_risk.shape(), |i| T::of(gradient[i]));
-        return Ok((Tensor::scalar(T::of(loss)).to(Device::Cuda(gpu))?, gradient.to(Device::Cuda(gpu))?));
+        return evaluate_truncated(gpu, cox, plan, log_risk);
     }
     let layout = plan.layout.of(plan);
     let (table, weights) = (layout.table.on(gpu)?, layout.weights.as_ref().map(|w| w.on(gpu)).transpose()?);
@@ -91,6 +110,37 @@ pub(super) fn evaluate<T: Real>(
     cox_hazards(gpu, grid, table, weights, log_risk, &mut *s, &mut *e, rows, a, m, t, efron)?;
     let grid = Grid::over(n, THREADS as usize, THREADS);
     cox_gradient(gpu, grid, table, weights, log_risk, s, e, g, l, rows, a, m, t, efron, divisor)?;
+    Ok((loss, gradient))
+}
+
+/// The same where patients enter late, so that some moments of the plan come before some entries.
+fn evaluate_truncated<T: Real>(
+    gpu: Gpu,
+    cox: &Cox,
+    plan: &Plan,
+    log_risk: &Tensor<T>,
+) -> Result<(Tensor<T>, Tensor<T>)> {
+    let windows = plan.layout.windows(plan);
+    let (table, weights) = (windows.table.on(gpu)?, windows.weights.as_ref().map(|w| w.on(gpu)).transpose()?);
+    let (n, moments) = (plan.len(), plan.moments.len());
+    let patients = Grid::over(n, THREADS as usize, THREADS);
+    let tiles = n.div_ceil(THREADS as usize);
+    let (mut loss, mut gradient) = (gpu.alloc(&[])?, gpu.alloc(log_risk.shape())?);
+    // Of patients, and of the nodes of two trees, of the deaths of a moment and what they cost.
+    let mut sums = gpu.alloc::<f64>(&[n + 7 * moments + tiles])?;
+    let mut exponents = gpu.alloc::<f32>(&[n + 5 * moments])?;
+    let (table, weights, divisor) = (&table, weights.as_ref(), cox.divisor(plan));
+    let (s, e, efron) = (&mut sums, &mut exponents, u32::from(cox.ties == Ties::Efron));
+    let (rows, m, c, t) = (n as u32, moments as u32, windows.members as u32, tiles as u32);
+    cox_truncated_terms(gpu, patients, table, weights, log_risk, &mut *s, &mut *e, rows, m, c, t, efron)?;
+    let nodes = Grid::new(3 * moments, NODE);
+    cox_truncated_nodes(gpu, nodes, table, weights, log_risk, &mut *s, &mut *e, rows, m, c, t, efron)?;
+    let deaths = Grid::new(moments, NODE);
+    cox_truncated_moments(gpu, deaths, table, weights, log_risk, &mut *s, &mut *e, rows, m, c, t, efron)?;
+    let tree = Grid::new(1, BLOCK);
+    cox_truncated_tree(gpu, tree, table, weights, log_risk, &mut *s, &mut *e, rows, m, c, t, efron)?;
+    let (g, l) = (&mut gradient, &mut loss);
+    cox_truncated_gradient(gpu, patients, table, weights, log_risk, s, e, g, l, rows, m, c, t, efron, divisor)?;
     Ok((loss, gradient))
 }
 

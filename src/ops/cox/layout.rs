@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::plan::Plan;
+use super::scaled::cover;
 use crate::device::Mirror;
 
 /// Beside the place where the deaths of a moment begin: no moment of its stratum comes before it.
@@ -22,9 +23,26 @@ pub(super) struct Layout {
     pub(super) weights: Option<Mirror<f64>>,
 }
 
+/// Beside the end of a window: who it is of dies at that moment.
+const DIES: u32 = 1 << 31;
+
+/// A truncated plan: the window of each patient, and the patients of each node of a tree over the moments.
+#[derive(Clone, Debug)]
+pub(super) struct Windows {
+    /// Patients of all nodes together: at most two nodes a level for each, and one for a death.
+    pub(super) members: usize,
+    /// The members; the first moment at which each patient is at risk; the moment after the last that they survive, and
+    /// whether they [die](DIES) at it; where the members of each node begin, and the end of the last. Node `i` of the tree
+    /// covers nodes `2 i` and `2 i + 1`, moment `e` is node `moments + e`. Node `2 moments + e` is no part of it: it has
+    /// who dies at moment `e`.
+    pub(super) table: Mirror<u32>,
+    /// The weight of each patient, and of the deaths of each moment.
+    pub(super) weights: Option<Mirror<f64>>,
+}
+
 /// The layout of a plan, made when a device asks for it. It follows from the rest, so all are equal.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lazy(OnceLock<Layout>);
+pub(super) struct Lazy(OnceLock<Layout>, OnceLock<Windows>);
 
 impl PartialEq for Lazy {
     fn eq(&self, _: &Lazy) -> bool {
@@ -36,6 +54,11 @@ impl Lazy {
     /// Of a plan that is not truncated.
     pub(super) fn of(&self, plan: &Plan) -> &Layout {
         self.0.get_or_init(|| Layout::new(plan))
+    }
+
+    /// Of one that is.
+    pub(super) fn windows(&self, plan: &Plan) -> &Windows {
+        self.1.get_or_init(|| Windows::new(plan))
     }
 }
 
@@ -74,5 +97,38 @@ impl Layout {
             of_places.chain(plan.moments.iter().rev().map(|m| m.weight)).collect::<Vec<f64>>().into()
         });
         Layout { at_risk, table: [order, group, starts, deaths].concat().into(), weights }
+    }
+}
+
+impl Windows {
+    fn new(plan: &Plan) -> Windows {
+        let moments = plan.moments.len();
+        // Calls `visit` for each node that each patient is a member of, in the order of the patients.
+        let each = |visit: &mut dyn FnMut(usize, usize)| {
+            for (patient, row) in plan.rows.iter().enumerate().filter(|(_, row)| row.weight > 0.0) {
+                cover(moments, row.first, row.end, |node| visit(node, patient));
+                if row.dies {
+                    visit(2 * moments + row.end, patient);
+                }
+            }
+        };
+        let mut starts = vec![0usize; 3 * moments + 1];
+        each(&mut |node, _| starts[node + 1] += 1);
+        (0..3 * moments).for_each(|node| starts[node + 1] += starts[node]);
+        let count = starts[3 * moments];
+        let (mut place, mut members) = (starts.clone(), vec![0u32; count]);
+        each(&mut |node, patient| {
+            members[place[node]] = patient as u32;
+            place[node] += 1;
+        });
+        let word = |x: usize| u32::try_from(x).expect("fewer than four billion members of nodes");
+        let firsts = plan.rows.iter().map(|row| row.first as u32);
+        let ends = plan.rows.iter().map(|row| row.end as u32 | if row.dies { DIES } else { 0 });
+        let starts = starts.into_iter().map(word);
+        let table = members.into_iter().chain(firsts).chain(ends).chain(starts).collect::<Vec<u32>>();
+        let weights = plan.weight.as_ref().map(|weight| {
+            weight.iter().copied().chain(plan.moments.iter().map(|m| m.weight)).collect::<Vec<f64>>().into()
+        });
+        Windows { members: count, table: table.into(), weights }
     }
 }

@@ -39,7 +39,8 @@
 //! patient enters after the first death. The gradient is calculated with the loss and kept: `n` numbers.
 //!
 //! On a device one launch for up to 13,824 patients, else five, and one for the gradient of a loss on a tape; the order
-//! of the risk sets is copied there once a plan. With late entry log risks are read back, and the CPU does it.
+//! of the risk sets is copied there once a plan. Five launches with late entry, where each patient is a member of up to
+//! `2 log2(moments)` nodes of a tree: as many words of four bytes lie there with the plan.
 //!
 //! # Deviations
 //! A patient of weight 0 is removed, under Efron too (R refuses weight 0): counting a removed death in `d` would change

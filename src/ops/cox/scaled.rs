@@ -46,6 +46,23 @@ impl Scaled {
     }
 }
 
+/// Calls `visit` for the nodes of a tree over `0..len` that together cover `first..end`: at most two a level. Node `i`
+/// covers what nodes `2 i` and `2 i + 1` do; place `p` is node `len + p`.
+pub(super) fn cover(len: usize, first: usize, end: usize, mut visit: impl FnMut(usize)) {
+    let (mut left, mut right) = (first + len, end + len);
+    while left < right {
+        if left & 1 == 1 {
+            visit(left);
+            left += 1;
+        }
+        if right & 1 == 1 {
+            right -= 1;
+            visit(right);
+        }
+        (left, right) = (left / 2, right / 2);
+    }
+}
+
 /// Sums over intervals of `0..len`, by the nodes of a binary tree that cover them.
 ///
 /// Left truncation makes the risk sets windows that do not nest. The textbook subtracts what has not entered yet from
@@ -61,26 +78,10 @@ impl Tree {
         Tree { len, nodes: vec![Scaled::ZERO; 2 * len] }
     }
 
-    /// Calls `visit` for the nodes that together cover `first..end`: at most two a level.
-    fn cover(&self, first: usize, end: usize, mut visit: impl FnMut(usize)) {
-        let (mut left, mut right) = (first + self.len, end + self.len);
-        while left < right {
-            if left & 1 == 1 {
-                visit(left);
-                left += 1;
-            }
-            if right & 1 == 1 {
-                right -= 1;
-                visit(right);
-            }
-            (left, right) = (left / 2, right / 2);
-        }
-    }
-
     /// Adds `x` to every place of `first..end`.
     pub(super) fn add(&mut self, first: usize, end: usize, x: Scaled) {
         let mut nodes = std::mem::take(&mut self.nodes);
-        self.cover(first, end, |node| nodes[node] = nodes[node].plus(x));
+        cover(self.len, first, end, |node| nodes[node] = nodes[node].plus(x));
         self.nodes = nodes;
     }
 
@@ -105,7 +106,7 @@ impl Tree {
     /// The sum of the values in `first..end`.
     pub(super) fn sum(&self, first: usize, end: usize) -> Scaled {
         let mut sum = Scaled::ZERO;
-        self.cover(first, end, |node| sum = sum.plus(self.nodes[node]));
+        cover(self.len, first, end, |node| sum = sum.plus(self.nodes[node]));
         sum
     }
 }

@@ -6,7 +6,7 @@ use crate::element::Real;
 use crate::error::Result;
 use crate::features::{Features, Kept};
 use crate::ops::activation::Activation;
-use crate::ops::matmul_cuda::{End, Size, product_nn, product_nt, product_tn};
+use crate::ops::matmul_cuda::{End, Size, parts_tn, product_nn, product_nt, product_tn};
 use crate::tensor::Tensor;
 
 kernels! { "linear":
@@ -48,6 +48,17 @@ pub(super) fn forward<T: Real>(
     Ok((y, kept))
 }
 
+/// Rows of one sum of a column. It depends on the number of rows alone, not on the device: the same sums on every card.
+fn chunk_of(rows: usize) -> usize {
+    rows.div_ceil(512).max(32)
+}
+
+/// The bytes on a device that the gradients of weight and bias take, with those of their partial sums.
+pub(crate) fn grad_weight_bytes(rows: usize, inputs: usize, outputs: usize) -> usize {
+    let sums = (rows.div_ceil(chunk_of(rows)) + 1) * outputs + inputs * outputs;
+    parts_tn(Size { m: outputs, n: inputs, k: rows }) + sums * size_of::<f32>()
+}
+
 /// `dL/d(argument of the activation)`, and the sums of its columns.
 pub(crate) fn inner<T: Real>(
     gpu: Gpu,
@@ -61,8 +72,7 @@ pub(crate) fn inner<T: Real>(
         Activation::Identity => None,
         _ => Some(gpu.alloc(&[rows, columns])?),
     };
-    // The chunks depend on the number of rows alone, not on the device: the same sums on every card.
-    let chunk = rows.div_ceil(512).max(32);
+    let chunk = chunk_of(rows);
     let chunks = rows.div_ceil(chunk);
     let mut sums = gpu.alloc::<T>(&[chunks, columns])?;
     let (r, c) = (rows as u32, columns as u32);

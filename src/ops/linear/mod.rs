@@ -42,7 +42,7 @@
 mod cpu;
 mod cuda;
 
-pub(crate) use cuda::{KERNELS, inner};
+pub(crate) use cuda::{KERNELS, grad_weight_bytes, inner};
 
 use crate::device::Device;
 use crate::element::Real;
