@@ -38,10 +38,11 @@ pub(super) struct Train {
     /// The seed, instead of the run file's
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
-    /// A split of the source: a table with columns train, val and maybe test, or STAMP's JSON
+    /// A split of the source: a table with columns train, val and maybe test (CLAM, SurvPath), STAMP's JSON, k=all.tsv of
+    /// Patho-Bench, split.csv of a run, or a folder with splits_K.csv or with train.csv and test.csv (MMP, PANTHER)
     #[arg(long, value_name = "FILE")]
     pub(super) split: Option<PathBuf>,
-    /// Which split of a file that has several
+    /// Which split of a file or folder that has several
     #[arg(long, value_name = "K", default_value_t = 0, requires = "split")]
     pub(super) fold: usize,
     /// The run folder to make [default: runs/SOURCE-seedN]
@@ -90,7 +91,7 @@ impl Train {
 
     fn split(&self, config: &RunConfig, source: &Cohort) -> Result<Split> {
         match &self.split {
-            Some(file) => Split::read(file, self.fold, &source.patients),
+            Some(file) => Split::read_for(file, self.fold, source),
             None if config.train.validation == 0.0 => {
                 Ok(Split { train: (0..source.len()).collect(), ..Split::default() })
             }

@@ -1,4 +1,5 @@
-//! Tables of comma- or tab-separated text, with the line of each row as a text editor shows it.
+//! Tables of text separated by commas, tabs or semicolons, plain or packed, with the line of each row as a text editor
+//! shows it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use csv::{ReaderBuilder, StringRecord};
 
+use super::archive::unpack;
 use super::problem::{Problem, Problems};
 use crate::error::said;
 
@@ -33,14 +35,9 @@ impl Row {
     pub(crate) fn cell(&self, column: usize) -> &str {
         self.cells.get(column).unwrap_or("")
     }
-
-    /// All cells.
-    pub(crate) fn cells(&self) -> impl Iterator<Item = &str> {
-        self.cells.iter()
-    }
 }
 
-/// Reads a text file of the user: a regular file in UTF-8, without its byte order mark.
+/// Reads a text file of the user: a regular file in UTF-8, without its byte order mark, or packed alone in an archive.
 pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> {
     let bytes = match fs::metadata(file) {
         Ok(data) if !data.is_file() => Err(std::io::Error::other("not a regular file")),
@@ -51,6 +48,13 @@ pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> 
         Ok(bytes) => bytes,
         Err(e) => {
             problems.push(Problem::Unreadable { file: file.into(), why: said(&e) });
+            return None;
+        }
+    };
+    let bytes = match unpack(bytes) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            problems.push(Problem::Archive { file: file.into(), why });
             return None;
         }
     };
@@ -68,14 +72,38 @@ fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
+/// What separates the cells of a table with this header. Spreadsheets write semicolons where a comma is the decimal point.
+fn delimiter(header: &str) -> u8 {
+    let [tabs, commas, semicolons] = ['\t', ',', ';'].map(|c| header.matches(c).count());
+    if tabs > commas {
+        b'\t'
+    } else if commas == 0 && semicolons > 0 {
+        b';'
+    } else {
+        b','
+    }
+}
+
 impl Table {
     /// Reads a table whose rows all have as many cells as its header; `ragged` allows them to have fewer.
     pub(crate) fn read(file: &Path, ragged: bool, problems: &mut Problems) -> Option<Table> {
+        Table::read_below(file, ragged, None, problems)
+    }
+
+    /// Like [`read`](Self::read), but lines before the header that start with `comment` are passed over.
+    pub(crate) fn read_below(
+        file: &Path,
+        ragged: bool,
+        comment: Option<char>,
+        problems: &mut Problems,
+    ) -> Option<Table> {
         let text = read_text(file, problems)?;
-        let first = text.lines().next().unwrap_or("");
-        let tabs = first.contains('\t') && !first.contains(',');
+        let is_comment = |line: &&str| comment.is_some_and(|c| line.starts_with(c));
+        let skipped: usize = text.split_inclusive('\n').take_while(is_comment).map(str::len).sum();
+        let above = newlines(&text.as_bytes()[..skipped]);
+        let text = &text[skipped..];
         let mut reader = ReaderBuilder::new()
-            .delimiter(if tabs { b'\t' } else { b',' })
+            .delimiter(delimiter(text.lines().next().unwrap_or("")))
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
@@ -83,7 +111,7 @@ impl Table {
 
         let mut header: Option<Vec<String>> = None;
         let mut rows = Vec::new();
-        let (mut line, mut counted) = (1, 0);
+        let (mut line, mut counted) = (1 + above, 0);
         let mut record = StringRecord::new();
         // Neither can fail: the text is in memory, is UTF-8, and may have rows of any length.
         while reader.read_record(&mut record).unwrap_or(false) {
@@ -172,6 +200,33 @@ mod tests {
     fn tabs_separate_when_the_header_has_no_comma() {
         let (table, _) = read(b"a\tb\n1\t2,5\n", false);
         assert_eq!(table.unwrap().rows[0].cell(1), "2,5");
+    }
+
+    #[test]
+    fn semicolons_separate_where_there_is_neither_comma_nor_tab() {
+        let (table, _) = read(b"a;b\n1;2,5\n", false);
+        assert_eq!(table.unwrap().rows[0].cell(1), "2,5");
+        assert_eq!(read(b"a\tb, c\td\n1\t2\t3\n", false).0.unwrap().header, ["a", "b, c", "d"]);
+        assert_eq!(read(b"a;b,c\n1;2,3\n", false).0.unwrap().header, ["a;b", "c"]);
+    }
+
+    #[test]
+    fn comments_above_the_header_are_passed_over_where_they_are_expected() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "#Identifier, long\t#x\n#1\nID\tOS\n#P\t1\n").unwrap();
+        let mut problems = Problems::default();
+        let table = Table::read_below(file.path(), false, Some('#'), &mut problems).unwrap();
+        assert!(problems.is_empty());
+        assert_eq!((&table.header[..], table.rows[0].line, table.rows[0].cell(0)), (&["ID", "OS"].map(String::from)[..], 4, "#P"));
+    }
+
+    #[test]
+    fn a_packed_table_and_a_plain_one_called_zip_are_told_apart_by_content() {
+        let packed = crate::data::archive::tests::zip(&[("../x/table.csv.zip", b"a,b\r\n1,2\r\n")], true);
+        assert_eq!(read(&packed, false).0.unwrap().rows[0].cell(1), "2");
+        assert!(matches!(read(&packed[..packed.len() - 1], false).1.0[..], [Problem::Archive { .. }]));
+        let bytes = [b"\xff\xfea\0", &packed[..]].concat();
+        assert!(matches!(read(&bytes, false).1.0[..], [Problem::NotUtf8 { line: 1, .. }]));
     }
 
     #[test]
