@@ -28,7 +28,7 @@ impl Check {
     }
 }
 
-fn print(report: &Report) {
+pub(super) fn print(report: &Report) {
     let name = report.name.as_deref().unwrap_or("?");
     say!("{name} ({})", report.file.display());
     let percent = report.event_rate.map_or(String::new(), |r| format!(" ({:.1} %)", 100.0 * r));

@@ -110,6 +110,7 @@ impl Train {
         let (source, targets) = cohorts.split_first().expect("the source is one of them");
         source.require_events()?;
         refuse_same_names(&cohorts, &paths)?;
+        refuse_other_units(source, targets)?;
         let split = self.split(&config, source)?;
         let recipe = Recipe::fit(&config, source, &split.train)?;
         for target in targets {
@@ -202,6 +203,19 @@ impl Train {
         let run = folder.finish()?;
         Ok(Summary { run, kept_epoch: trained.kept_epoch, training_seconds, peak_memory_bytes, figures: all })
     }
+}
+
+/// Refuses targets that count time in another unit than the source, where both say in which.
+fn refuse_other_units(source: &Cohort, targets: &[Cohort]) -> Result<()> {
+    for target in targets {
+        if let (Some(want), Some(got)) = (source.time_unit, target.time_unit)
+            && want != got
+        {
+            let (cohort, source_cohort) = (target.name.clone(), source.name.clone());
+            return Err(Error::TimeUnits { cohort, got: got.name(), source_cohort, want: want.name() });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses cohorts of which one would write over the results of another. The first is the source, whose figures carry

@@ -144,6 +144,10 @@ impl Loaded {
         let folder = path.parent().unwrap_or(Path::new(""));
         loaded.read_tables(folder, &file);
         loaded.file = Some(file);
+        let patients = loaded.clinical.as_ref().map_or(usize::MAX, |clinical| clinical.patients.len());
+        if loaded.problems.is_empty() && loaded.dropped().len() == patients {
+            loaded.problems.push(Problem::EverybodyDropped { file: path.into() });
+        }
         loaded
     }
 
@@ -217,12 +221,9 @@ impl Loaded {
         dropped
     }
 
-    fn into_cohort(mut self) -> Result<Cohort> {
+    fn into_cohort(self) -> Result<Cohort> {
         let dropped = self.dropped();
         let (Some(file), Some(clinical)) = (self.file, self.clinical) else { return Err(self.problems.into()) };
-        if dropped.len() == clinical.patients.len() && self.problems.is_empty() {
-            self.problems.push(Problem::EverybodyDropped { file: self.files[0].clone() });
-        }
         let mut cohort = Cohort {
             name: file.name,
             patients: clinical.patients,

@@ -82,10 +82,10 @@ pub struct ClinicalFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redaction: Option<String>,
     /// What to do with a patient whose time or outcome is blank.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub missing: MissingOutcome,
     /// What to do with a time that is not above 0.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub time_zero: TimeZero,
 }
 
@@ -184,7 +184,7 @@ pub struct SlidesFile {
     #[serde(default)]
     pub missing: MissingSlides,
     /// Which slides of a patient with several.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub per_patient: PerPatient,
     /// A table that says whose the slides are, if the clinical table does not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,6 +238,10 @@ pub enum MissingSlides {
     Error,
     /// Leave the patient out of the cohort.
     Drop,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl CohortFile {

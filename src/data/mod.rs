@@ -15,6 +15,7 @@ mod columns;
 mod dialect;
 mod file;
 mod hash;
+mod import;
 mod map;
 mod modality;
 mod problem;
@@ -40,6 +41,7 @@ pub use file::{
     ClinicalFile, CohortFile, MissingOutcome, MissingRna, MissingSlides, PerPatient, RnaFile, SlideTable, SlidesFile, TimeZero,
 };
 pub use hash::FileHash;
+pub use import::{Import, Imported, ImportedCohort, Tool};
 pub use modality::Modality;
 pub use problem::{Problem, Problems};
 pub use report::{ClinicalReport, NonFinite, Report, SlidesReport, check};

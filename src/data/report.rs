@@ -129,6 +129,11 @@ pub fn check(path: impl AsRef<Path>) -> Report {
     Report::of(path.as_ref(), &loaded)
 }
 
+/// Like [`check`], but does not look at the features, which reads all of them.
+pub(super) fn report_without_scan(path: &Path) -> Report {
+    Report::of(path, &Loaded::read(path))
+}
+
 impl Report {
     fn of(path: &Path, loaded: &Loaded) -> Report {
         let file = loaded.file.as_ref();
