@@ -29,7 +29,8 @@ fn barcode(id: &str) -> Option<&str> {
     };
     let plain = id.bytes().all(|b| b == b'-' || b.is_ascii_alphanumeric());
     let ends = id.len() == PATIENT || id.as_bytes().get(PATIENT) == Some(&b'-');
-    (plain && ends && id.starts_with("TCGA-") && letters(5..7) && id.as_bytes()[7] == b'-' && letters(8..12)).then_some(id)
+    (plain && ends && id.starts_with("TCGA-") && letters(5..7) && id.as_bytes()[7] == b'-' && letters(8..12))
+        .then_some(id)
 }
 
 /// The type of the sample of a barcode (`01` a primary tumour, `11` normal tissue), if it goes that far.

@@ -194,8 +194,7 @@ impl Reader<'_> {
             covariates: vec![f64::NAN; self.columns.covariates.len()],
             slides: self.slides(),
         };
-        let redacted =
-            |column: &(usize, String)| self.group.rows.iter().any(|row| !self.is_absent(row.cell(column.0)));
+        let redacted = |column: &(usize, String)| self.group.rows.iter().any(|row| !self.is_absent(row.cell(column.0)));
         if self.columns.redaction.as_ref().is_some_and(redacted) {
             return (patient, Found::LeftOut(LeftOut::Redacted));
         }
@@ -249,35 +248,43 @@ impl Reader<'_> {
         if let Said::Value(event, _) = event {
             (patient.event, sound) = (event, true);
         }
-        let Said::Value(time, line) = time else { return Found::Wrong };
+        let Said::Value(time, _) = time else { return Found::Wrong };
         patient.time = time * columns.factor;
-        let policy = self.section.time_zero;
-        if time <= 0.0 && policy == TimeZero::Drop {
-            return Found::LeftOut(LeftOut::TimeZero);
+        if time > 0.0 {
+            return if sound { Found::Sound } else { Found::Wrong };
         }
-        if time == 0.0 && policy == TimeZero::Smallest {
-            return if sound { Found::Zero } else { Found::Wrong };
+        match self.section.time_zero {
+            TimeZero::Drop => Found::LeftOut(LeftOut::TimeZero),
+            _ if sound => Found::Zero,
+            _ => Found::Wrong,
         }
-        if !(patient.time.is_finite() && patient.time > 0.0) {
-            let cell = |row: &&Row| column.as_ref().map(|(place, _)| row.cell(*place).to_owned());
-            let value = self.group.rows.iter().find(|row| row.line == line).and_then(cell).unwrap_or_default();
-            let name = column.as_ref().map_or_else(String::new, |(_, name)| name.clone());
-            problems.push(Problem::Time {
-                file: self.file.into(),
-                line,
-                column: name,
-                case: self.group.case.into(),
-                value,
-            });
-            patient.time = f64::NAN;
-            return Found::Wrong;
-        }
-        if sound { Found::Sound } else { Found::Wrong }
     }
 
+    /// The time in its own unit. One that is not above 0 is wrong unless the cohort file says what to do with it.
     fn time(&self, column: &Option<(usize, String)>, problems: &mut Problems) -> Option<Said<f64>> {
         let (place, name) = column.as_ref()?;
-        Some(self.agreed(*place, name, problems, |text| text.parse::<f64>().map_err(drop)))
+        let said = self.agreed(*place, name, problems, |text| text.parse::<f64>().map_err(drop));
+        let Said::Value(time, line) = said else { return Some(said) };
+        let fits = match self.section.time_zero {
+            TimeZero::Drop if time <= 0.0 => time.is_finite(),
+            TimeZero::Smallest if time == 0.0 => true,
+            _ => {
+                let converted = time * self.columns.factor;
+                converted.is_finite() && converted > 0.0
+            }
+        };
+        if fits {
+            return Some(Said::Value(time, line));
+        }
+        let cell = self.group.rows.iter().find(|row| row.line == line).map(|row| row.cell(*place));
+        problems.push(Problem::Time {
+            file: self.file.into(),
+            line,
+            column: name.clone(),
+            case: self.group.case.into(),
+            value: cell.unwrap_or_default().to_owned(),
+        });
+        Some(Said::Wrong)
     }
 
     /// 0 or 1, also written 0.0 or 1.0 as tables do whose column had blanks once, or a word that preset or cohort file

@@ -130,7 +130,11 @@ pub(crate) struct Dialect {
     pub(crate) slide_table: Option<[&'static str; 2]>,
 }
 
-const fn endpoint(endpoint: Endpoint, time: &'static [&'static str], outcome: &'static [&'static str]) -> EndpointColumns {
+const fn endpoint(
+    endpoint: Endpoint,
+    time: &'static [&'static str],
+    outcome: &'static [&'static str],
+) -> EndpointColumns {
     EndpointColumns { endpoint, time, time_censored: &[], outcome }
 }
 

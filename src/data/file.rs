@@ -284,10 +284,16 @@ impl ClinicalFile {
         let dialect = self.preset.map(Preset::dialect);
         let own = self.time.is_some() || self.event.is_some() || self.censored.is_some();
         if self.case.is_none() && dialect.is_none() {
-            key("clinical.case", "is missing; name the column of case ids, or the preset of the tool that wrote the table");
+            key(
+                "clinical.case",
+                "is missing; name the column of case ids, or the preset of the tool that wrote the table",
+            );
         }
         if self.endpoint.is_some() && dialect.is_none_or(|d| d.endpoints.is_empty()) {
-            key("clinical.endpoint", "chooses among the columns of a preset that has several; name time and event instead");
+            key(
+                "clinical.endpoint",
+                "chooses among the columns of a preset that has several; name time and event instead",
+            );
         } else if self.endpoint.is_some() && own {
             key("clinical.endpoint", "chooses columns, as time and event or censored do; keep one of the two");
         }
@@ -298,7 +304,10 @@ impl ClinicalFile {
             key("clinical.time_censored", "belongs to time, which is missing");
         }
         if self.event_values.is_empty() != self.censored_values.is_empty() {
-            key("clinical.event_values", "and censored_values go together: a word in neither is a mistake, not an answer");
+            key(
+                "clinical.event_values",
+                "and censored_values go together: a word in neither is a mistake, not an answer",
+            );
         } else if !self.event_values.is_empty() && self.event.is_none() {
             key("clinical.event_values", "are words of the column event, which is missing");
         } else if self.event_values.iter().any(|word| self.censored_values.contains(word)) {
@@ -306,7 +315,10 @@ impl ClinicalFile {
         }
         let preset_unit = dialect.and_then(|d| d.unit).filter(|_| !own);
         if self.time_unit.zip(preset_unit).is_some_and(|(own, preset)| own != preset) {
-            key("clinical.time_unit", "is not the unit of the preset's columns; take it out, or name time and event too");
+            key(
+                "clinical.time_unit",
+                "is not the unit of the preset's columns; take it out, or name time and event too",
+            );
         }
         if self.convert_to.is_some() && self.time_unit.or(preset_unit).is_none() {
             key("clinical.convert_to", "needs time_unit, the unit of the column");
@@ -331,7 +343,10 @@ impl SlidesFile {
             (Some(_), Some(_)) => key("slides", "has both file and dir; keep one"),
             (None, None) => key("slides", "needs file (packed) or dir (one file a slide)"),
             (Some(_), None) if self.per_patient != PerPatient::All => {
-                key("slides.per_patient", "belongs to dir; in a packed file the slides of a patient are not told apart");
+                key(
+                    "slides.per_patient",
+                    "belongs to dir; in a packed file the slides of a patient are not told apart",
+                );
             }
             (Some(_), None) if self.table.is_some() => {
                 key("slides.table", "belongs to dir; a packed file has its own order of patients");

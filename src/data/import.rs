@@ -209,7 +209,8 @@ impl Import {
     }
 
     fn mcat(&self, notes: &mut Vec<String>) -> Vec<Draft> {
-        let is_folder = |path: &PathBuf| ["dataset_csv", "datasets_csv"].iter().any(|start| stem(path).starts_with(start));
+        let is_folder =
+            |path: &PathBuf| ["dataset_csv", "datasets_csv"].iter().any(|start| stem(path).starts_with(start));
         let mut folders: Vec<PathBuf> = list(&self.study).into_iter().filter(is_folder).collect();
         let signatures = folders.iter().map(|f| f.join("signatures.csv")).find(|file| file.is_file());
         folders.push(self.study.clone());
@@ -227,8 +228,13 @@ impl Import {
             let has_genes = header(&table).is_some_and(|header| header.iter().any(|h| h.ends_with("_rnaseq")));
             if has_genes {
                 let (case, suffix) = (Some("case_id".into()), Some("_rnaseq".into()));
-                draft.file.rna =
-                    Some(RnaFile { file: table.clone(), case, suffix, signatures: signatures.clone(), ..RnaFile::default() });
+                draft.file.rna = Some(RnaFile {
+                    file: table.clone(),
+                    case,
+                    suffix,
+                    signatures: signatures.clone(),
+                    ..RnaFile::default()
+                });
                 if signatures.is_none() {
                     draft.notes.push("no signatures.csv: name some with signatures in [rna]".into());
                 }
@@ -295,7 +301,9 @@ impl Import {
         self.features(&mut draft, "");
         match slide_table {
             Some(table) => draft.slide_table(&table, "PATIENT", "FILENAME"),
-            None => draft.notes.push("no table with PATIENT and FILENAME: slides are found by the names of patients".into()),
+            None => {
+                draft.notes.push("no table with PATIENT and FILENAME: slides are found by the names of patients".into())
+            }
         }
         draft.splits = below(&self.study, 2).into_iter().filter(|path| path.ends_with("splits.json")).collect();
         vec![draft]
@@ -365,7 +373,8 @@ impl Draft {
         let count = |is: &dyn Fn(&Problem) -> bool| problems.0.iter().filter(|problem| is(problem)).count();
         let rna = count(&|p| matches!(p, Problem::NoRna { .. }));
         let slides = count(&|p| matches!(p, Problem::NoSlides { .. } | Problem::MissingSlide { .. }));
-        let outcome = count(&|p| matches!(p, Problem::Blank { .. }));
+        let line = |problem: &Problem| if let Problem::Blank { line, .. } = problem { Some(*line) } else { None };
+        let outcome = problems.0.iter().filter_map(line).collect::<BTreeSet<usize>>().len();
         if let (Some(section), true) = (&mut self.file.rna, rna > 0) {
             section.missing = MissingRna::Drop;
             let why = "patients have no gene expression and are left out; missing = \"keep\" in [rna] keeps them";
@@ -378,7 +387,7 @@ impl Draft {
         }
         if outcome > 0 {
             self.file.clinical.missing = MissingOutcome::Drop;
-            self.notes.push(format!("{outcome} times or outcomes are blank; these patients are left out"));
+            self.notes.push(format!("{outcome} patients have no time or outcome and are left out"));
         }
         rna + slides + outcome > 0
     }

@@ -38,7 +38,8 @@ pub use clinical::Patient;
 pub use cohort::Cohort;
 pub use dialect::{Endpoint, Preset, TimeUnit};
 pub use file::{
-    ClinicalFile, CohortFile, MissingOutcome, MissingRna, MissingSlides, PerPatient, RnaFile, SlideTable, SlidesFile, TimeZero,
+    ClinicalFile, CohortFile, MissingOutcome, MissingRna, MissingSlides, PerPatient, RnaFile, SlideTable, SlidesFile,
+    TimeZero,
 };
 pub use hash::FileHash;
 pub use import::{Import, Imported, ImportedCohort, Tool};

@@ -68,7 +68,15 @@ pub enum Problem {
     NoEndpoint { file: PathBuf, endpoint: &'static str, want: Vec<String>, has: Vec<String> },
     /// Rows of one case say different things.
     #[error("{}: line {line}: {column} of {case} is {value:?}, but {before:?} in line {first}; the rows of a case must agree", file.display())]
-    RowsDisagree { file: PathBuf, line: usize, first: usize, column: String, case: String, value: String, before: String },
+    RowsDisagree {
+        file: PathBuf,
+        line: usize,
+        first: usize,
+        column: String,
+        case: String,
+        value: String,
+        before: String,
+    },
     /// A slide is said to be of two patients.
     #[error("{}: slide {slide:?} is of {first} and of {second}; a slide belongs to one patient", file.display())]
     SlideOfTwo { file: PathBuf, slide: String, first: String, second: String },

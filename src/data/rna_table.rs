@@ -43,8 +43,9 @@ pub(super) fn from_table(
     problems: &mut Problems,
 ) -> Option<Matrix> {
     let table = Table::read(file, false, problems)?;
-    let wanted =
-        |row: &&Row, case: usize| section.sample.as_deref().is_none_or(|s| sample_type(row.cell(case)).is_none_or(|t| t == s));
+    let wanted = |row: &&Row, case: usize| {
+        section.sample.as_deref().is_none_or(|s| sample_type(row.cell(case)).is_none_or(|t| t == s))
+    };
     let case = match &section.case {
         Some(name) => table.column(name, problems)?,
         None => 0,

@@ -146,7 +146,9 @@ fn from_folder(path: &Path, fold: usize, problems: &mut Problems) -> Option<Vec<
             return from_folder(folder, fold, problems);
         }
         let why = match folders.len() {
-            0 | 1 => format!("the folder has neither splits_{fold}.csv nor train.csv, nor one folder {ending} with them"),
+            0 | 1 => {
+                format!("the folder has neither splits_{fold}.csv nor train.csv, nor one folder {ending} with them")
+            }
             n => format!("{n} folders end in {ending}; name the one to use"),
         };
         problems.push(Problem::SplitForm { file: path.into(), why });

@@ -325,14 +325,17 @@ mod tests {
         let split = fold_1(&[("k=all.tsv", text)], "k=all.tsv").unwrap();
         assert_eq!(sets(split), [vec![0], vec![2], vec![1]]);
         let none = fold_1(&[("k=all.tsv", "case_id\tfold_0\nP000\ttrain\n")], "k=all.tsv");
-        assert!(matches!(none, Err(Error::Data(p)) if matches!(&p.0[0], Problem::MissingColumn { column, .. } if column == "fold_1")));
+        assert!(
+            matches!(none, Err(Error::Data(p)) if matches!(&p.0[0], Problem::MissingColumn { column, .. } if column == "fold_1"))
+        );
         let strange = fold_1(&[("k=all.tsv", "case_id\tfold_1\nP000\ttrian\n")], "k=all.tsv");
         assert!(matches!(strange, Err(Error::Data(p)) if p.to_string().contains("\"trian\" is no set")));
     }
 
     #[test]
     fn folders_of_folds_and_of_sets_are_read() {
-        let lists = [("splits_0.csv", ",train,val\n0,P005,P004\n"), ("splits_1.csv", ",train,val\n0,P000,P001\n1,P002,\n")];
+        let lists =
+            [("splits_0.csv", ",train,val\n0,P005,P004\n"), ("splits_1.csv", ",train,val\n0,P000,P001\n1,P002,\n")];
         assert_eq!(sets(fold_1(&lists, "").unwrap()), [vec![0, 2], vec![1], vec![]]);
         let of_sets = [
             ("OS_k=1/train.csv", "case_id,slide_id,os_censorship\nP000,P000-1,0\nP000,P000-2,0\nP002,P002-1,1\n"),
@@ -345,9 +348,15 @@ mod tests {
         }
         let slides = [("train.csv", "slide_id\nP000-1.svs\n"), ("val.csv", "slide_id\nP001-2.svs\n")];
         assert_eq!(sets(fold_1(&slides, "").unwrap()), [vec![0], vec![1], vec![]]);
-        for files in [&[("x.csv", "a\n1\n")][..], &[("a_k=1/train.csv", "case_id\nP000\n"), ("b_k=1/train.csv", "case_id\nP000\n")]] {
+        for files in [
+            &[("x.csv", "a\n1\n")][..],
+            &[("a_k=1/train.csv", "case_id\nP000\n"), ("b_k=1/train.csv", "case_id\nP000\n")],
+        ] {
             let refused = fold_1(files, "");
-            assert!(matches!(&refused, Err(Error::Data(p)) if matches!(p.0[..], [Problem::SplitForm { .. }])), "{refused:?}");
+            assert!(
+                matches!(&refused, Err(Error::Data(p)) if matches!(p.0[..], [Problem::SplitForm { .. }])),
+                "{refused:?}"
+            );
         }
     }
 
@@ -370,7 +379,9 @@ mod tests {
         (patients[0].case, patients[1].case) = ("TCGA-AA-0001-01".into(), "TCGA-AA-0001-06".into());
         std::fs::write(file.path(), "train,val\nTCGA-AA-0001-01,TCGA-AA-0001\n").unwrap();
         let found = Split::read(file.path(), 0, &patients);
-        assert!(matches!(&found, Err(Error::Data(p)) if matches!(&p.0[..], [Problem::Ambiguous { like, .. }] if like.len() == 2)));
+        assert!(
+            matches!(&found, Err(Error::Data(p)) if matches!(&p.0[..], [Problem::Ambiguous { like, .. }] if like.len() == 2))
+        );
     }
 
     #[test]

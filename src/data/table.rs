@@ -217,7 +217,10 @@ mod tests {
         let mut problems = Problems::default();
         let table = Table::read_below(file.path(), false, Some('#'), &mut problems).unwrap();
         assert!(problems.is_empty());
-        assert_eq!((&table.header[..], table.rows[0].line, table.rows[0].cell(0)), (&["ID", "OS"].map(String::from)[..], 4, "#P"));
+        assert_eq!(
+            (&table.header[..], table.rows[0].line, table.rows[0].cell(0)),
+            (&["ID", "OS"].map(String::from)[..], 4, "#P")
+        );
     }
 
     #[test]

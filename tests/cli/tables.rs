@@ -94,7 +94,17 @@ fn told(answer: &Answer, words: &[&str]) {
     for word in words {
         assert!(answer.out.contains(word), "no {word:?} in: {}", answer.out);
     }
-    plain(answer.out.lines().filter(|line| line.contains("note:")).take(6).chain(["-"]).collect::<Vec<_>>().join("\n").as_str());
+    plain(
+        answer
+            .out
+            .lines()
+            .filter(|line| line.contains("note:"))
+            .take(6)
+            .chain(["-"])
+            .collect::<Vec<_>>()
+            .join("\n")
+            .as_str(),
+    );
 }
 
 #[test]
@@ -103,9 +113,15 @@ fn a_study_of_survpath_is_imported_checked_and_trained_on() {
     let before = (study.names(), bytes(&study));
     let answer = study.run(IMPORT).succeeded();
     let counts = "24 patients, 29 slides, 16 events (66.7 %), 8 censored";
-    told(&answer, &[counts, "preset survpath, endpoint os", "SurvPath/splits/5foldcv/tcga_blca", "cohort files: cohorts"]);
+    told(
+        &answer,
+        &[counts, "preset survpath, endpoint os", "SurvPath/splits/5foldcv/tcga_blca", "cohort files: cohorts"],
+    );
     let check = study.run("check cohorts/blca.toml").succeeded();
-    told(&check, &[counts, "months, median follow-up", "4 genes in 2 signatures", "all of its slides", "nothing is wrong"]);
+    told(
+        &check,
+        &[counts, "months, median follow-up", "4 genes in 2 signatures", "all of its slides", "nothing is wrong"],
+    );
     fs::rename(study.path("cohorts"), study.path("elsewhere")).unwrap();
     study.run("check elsewhere/blca.toml").succeeded();
     let train = "train --source elsewhere/blca.toml --split SurvPath/splits/5foldcv/tcga_blca --epochs 1 --replicates 5 --out run --json";
@@ -126,13 +142,16 @@ fn what_a_study_lacks_is_told_and_left_out() {
     fs::remove_file(study.path(&format!("features/tcga_blca/{}.safetensors", slides(4)[0]))).unwrap();
     put(&study, "SurvPath/datasets_csv/metadata/notes.csv", "a,b\n1,2\n");
     let answer = study.run(IMPORT).succeeded();
-    told(&answer, &[
-        "1 patients have no gene expression",
-        "1 slides or patients have no features",
-        "1 times or outcomes are blank",
-        "notes.csv was not understood",
-        "21 patients",
-    ]);
+    told(
+        &answer,
+        &[
+            "1 patients have no gene expression",
+            "1 slides or patients have no features",
+            "1 patients have no time or outcome",
+            "notes.csv was not understood",
+            "21 patients",
+        ],
+    );
     let check = study.run("check cohorts/blca.toml").succeeded();
     told(&check, &["left out: 1 without time or outcome", "21 patients"]);
     let json = study.run(&format!("{IMPORT}2 --json")).succeeded().json();
@@ -173,7 +192,9 @@ fn a_folder_of_something_else_is_refused_and_nothing_is_left() {
 fn a_study_of_mcat_is_imported_out_of_its_zip() {
     let study = Study::of(20);
     let header: String = GENES.iter().map(|gene| format!(",{gene}_rnaseq")).collect();
-    let mut table = format!("case_id,slide_id,site,is_female,oncotree_code,age,survival_months,censorship,train{header},TP53_mut\n");
+    let mut table = format!(
+        "case_id,slide_id,site,is_female,oncotree_code,age,survival_months,censorship,train{header},TP53_mut\n"
+    );
     for patient in 0..PATIENTS {
         let (case, (months, censored), genes) = (case(patient), outcome(patient), expression(patient));
         for slide in slides(patient) {
@@ -195,7 +216,8 @@ fn a_study_of_mcat_is_imported_out_of_its_zip() {
 #[test]
 fn a_study_of_clam_needs_a_table_of_outcomes() {
     let study = Study::of(20);
-    let rows: String = (0..PATIENTS).flat_map(|p| slides(p).into_iter().map(move |s| format!("{},{s},tumor\n", case(p)))).collect();
+    let rows: String =
+        (0..PATIENTS).flat_map(|p| slides(p).into_iter().map(move |s| format!("{},{s},tumor\n", case(p)))).collect();
     put(&study, "CLAM/dataset_csv/tumor_vs_normal.csv", format!("case_id,slide_id,label\n{rows}"));
     let cell = |range: std::ops::Range<usize>, i: usize| range.map(|p| slides(p)[0].clone()).nth(i).unwrap_or_default();
     let lines = (0..12).map(|i| format!("{i},{},{},{}\n", cell(0..12, i), cell(12..18, i), cell(18..24, i)));
@@ -246,7 +268,15 @@ fn check_counts_what_the_cohort_file_leaves_out() {
     assert_eq!(study.run("check north.toml").code, Some(2));
     study.edit("north.toml", "time = \"months\"", "time = \"months\"\nmissing = \"drop\"\ntime_zero = \"drop\"");
     let answer = study.run("check north.toml").succeeded();
-    told(&answer, &["18 patients", "left out: 1 without time or outcome", "left out: 1 with a time that is not above 0", "months"]);
+    told(
+        &answer,
+        &[
+            "18 patients",
+            "left out: 1 without time or outcome",
+            "left out: 1 with a time that is not above 0",
+            "months",
+        ],
+    );
     let report = study.run("check north.toml --json").succeeded().json();
     assert_eq!((&report[0]["clinical"]["without_outcome"], &report[0]["patients"]), (&1.into(), &18.into()));
 }

@@ -46,7 +46,9 @@ const SURVPATH: &str = "\
 
 #[test]
 fn the_tables_of_mcat_and_survpath_have_one_row_a_slide_and_1_means_censored() {
-    for (section, table) in [("preset = \"mcat\"", MCAT), ("preset = \"porpoise\"", MCAT), ("preset = \"survpath\"", SURVPATH)] {
+    for (section, table) in
+        [("preset = \"mcat\"", MCAT), ("preset = \"porpoise\"", MCAT), ("preset = \"survpath\"", SURVPATH)]
+    {
         let cohort = open(section, table);
         assert_eq!(outcomes(&cohort), [("TCGA-AA-0001", 12.5, true), ("TCGA-BB-0002", 30.0, false)], "{section}");
         assert_eq!(cohort.patients[0].slides, ["TCGA-AA-0001-01Z-00-DX1", "TCGA-AA-0001-01Z-00-DX2"]);
@@ -54,7 +56,10 @@ fn the_tables_of_mcat_and_survpath_have_one_row_a_slide_and_1_means_censored() {
         let report = report(section, table);
         let clinical = report.clinical.unwrap();
         assert_eq!((report.patients, report.events, report.censored), (2, 1, 1));
-        assert_eq!((clinical.rows, clinical.slides, clinical.endpoint, clinical.time_unit), (3, 3, Some("os"), Some("months")));
+        assert_eq!(
+            (clinical.rows, clinical.slides, clinical.endpoint, clinical.time_unit),
+            (3, 3, Some("os"), Some("months"))
+        );
     }
 }
 
@@ -65,7 +70,10 @@ fn the_endpoint_chooses_the_columns() {
     assert_eq!(outcomes(&by("pfi")), [("TCGA-AA-0001", 3.0, true), ("TCGA-BB-0002", 30.0, false)]);
     let found = problems("preset = \"survpath\"\nendpoint = \"dfi\"", SURVPATH);
     let sentence = found[0].to_string();
-    assert!(matches!(found[..], [Problem::NoEndpoint { .. }]) && sentence.contains("\"os\", \"dss\", \"pfi\""), "{sentence}");
+    assert!(
+        matches!(found[..], [Problem::NoEndpoint { .. }]) && sentence.contains("\"os\", \"dss\", \"pfi\""),
+        "{sentence}"
+    );
 }
 
 #[test]
@@ -90,7 +98,10 @@ fn the_tables_of_mmp_and_panther_are_in_days_and_may_lack_overall_survival() {
         [Problem::Blank { line: 2, .. }, Problem::Blank { line: 2, .. }]
     ));
     let dropped = open(&panther_of("endpoint = \"dfi\"\nmissing = \"drop\""), panther);
-    assert_eq!((outcomes(&dropped), &dropped.dropped[..]), (vec![("TCGA-BB-0002", 50.0, false)], &["TCGA-AA-0001".to_owned()][..]));
+    assert_eq!(
+        (outcomes(&dropped), &dropped.dropped[..]),
+        (vec![("TCGA-BB-0002", 50.0, false)], &["TCGA-AA-0001".to_owned()][..])
+    );
 }
 
 #[test]
@@ -101,7 +112,10 @@ fn redacted_rows_of_the_clinical_data_resource_are_left_out_and_counted() {
                3,TCGA-CC-0003,BLCA,MALE,Redacted,1,#N/A,0,-4,0,0,0,0\n";
     let cohort = open("preset = \"tcga-cdr\"\ncovariates = [\"gender\"]", cdr);
     assert_eq!(outcomes(&cohort), [("TCGA-AA-0001", 381.0, true), ("TCGA-BB-0002", 913.0, false)]);
-    assert_eq!((&cohort.dropped[..], &cohort.patients[0].covariates[..]), (&["TCGA-CC-0003".to_owned()][..], &[1.0][..]));
+    assert_eq!(
+        (&cohort.dropped[..], &cohort.patients[0].covariates[..]),
+        (&["TCGA-CC-0003".to_owned()][..], &[1.0][..])
+    );
     let clinical = report("preset = \"tcga-cdr\"", cdr).clinical.unwrap();
     assert_eq!((clinical.redacted, clinical.rows, clinical.time_unit), (1, 3, Some("days")));
 
@@ -141,13 +155,20 @@ fn the_time_of_the_gdc_is_that_of_death_or_of_the_last_visit() {
     let cohort = open("preset = \"gdc\"\nmissing = \"drop\"", gdc);
     assert_eq!(outcomes(&cohort), [("TCGA-AA-0001", 381.0, true), ("TCGA-BB-0002", 913.0, false)]);
     assert_eq!(cohort.dropped, ["TCGA-CC-0003"]);
-    let found = problems("preset = \"gdc\"", &gdc.replace("Alive\t'--\t913", "Alive\t'--\t'--").replace("Not Reported", "Alive"));
-    assert!(matches!(&found[..], [Problem::Blank { line: 4, column, .. }, Problem::Blank { line: 5, .. }] if column == "days_to_last_follow_up"), "{found:?}");
+    let found = problems(
+        "preset = \"gdc\"",
+        &gdc.replace("Alive\t'--\t913", "Alive\t'--\t'--").replace("Not Reported", "Alive"),
+    );
+    assert!(
+        matches!(&found[..], [Problem::Blank { line: 4, column, .. }, Problem::Blank { line: 5, .. }] if column == "days_to_last_follow_up"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn the_words_of_stamp_are_known_and_its_columns_are_named_by_the_user() {
-    let section = "preset = \"stamp\"\ntime = \"follow_up\"\nevent = \"status\"\ntime_unit = \"years\"\nconvert_to = \"days\"";
+    let section =
+        "preset = \"stamp\"\ntime = \"follow_up\"\nevent = \"status\"\ntime_unit = \"years\"\nconvert_to = \"days\"";
     for (event, none) in [("event", "censored"), ("Dead", "Alive"), ("deceased", "no"), ("yes", "0"), ("1", "no")] {
         let cohort = open(section, &format!("PATIENT;follow_up;status\nP1;2;{event}\nP2;4;{none}\n"));
         assert_eq!(outcomes(&cohort), [("P1", 730.5, true), ("P2", 1461.0, false)], "{event} {none}");
@@ -155,7 +176,10 @@ fn the_words_of_stamp_are_known_and_its_columns_are_named_by_the_user() {
     }
     assert!(matches!(problems(section, "PATIENT,follow_up,status\nP1,1,lost\n")[..], [Problem::Event { .. }]));
     let keys = problems("preset = \"stamp\"", "PATIENT,x\nP1,1\n");
-    assert!(matches!(keys[..2], [Problem::Key { key: "clinical.time", .. }, Problem::NeitherEventNorCensored { .. }]), "{keys:?}");
+    assert!(
+        matches!(keys[..2], [Problem::Key { key: "clinical.time", .. }, Problem::NeitherEventNorCensored { .. }]),
+        "{keys:?}"
+    );
 }
 
 #[test]
@@ -177,7 +201,8 @@ fn words_by_hand_are_stated_for_both_outcomes_or_refused() {
         let found = problems(&format!("{by_hand}{keys}"), "id,t,e\nA,1,1\n");
         assert!(matches!(found[..], [Problem::Key { .. }]), "{keys}: {found:?}");
     }
-    let censored = "case = \"id\"\ntime = \"t\"\ncensored = \"e\"\nevent_values = [\"tot\"]\ncensored_values = [\"lebt\"]";
+    let censored =
+        "case = \"id\"\ntime = \"t\"\ncensored = \"e\"\nevent_values = [\"tot\"]\ncensored_values = [\"lebt\"]";
     assert!(matches!(problems(censored, "id,t,e\nA,1,1\n")[..], [Problem::Key { .. }]));
 }
 

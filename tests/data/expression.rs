@@ -12,7 +12,11 @@ fn study(section: &str, table: &str) -> Study {
     let study = Study::new();
     let rows: String = CASES.iter().map(|case| format!("{case},{},1,60,F,x\n", 3)).collect();
     study.write("clinical.csv", format!("case,months,died,age,sex,site\n{rows}"));
-    study.edit("cohort.toml", "file = \"rna.safetensors\"\ngenes = \"genes.txt\"", &format!("file = \"rna.csv\"\n{section}"));
+    study.edit(
+        "cohort.toml",
+        "file = \"rna.safetensors\"\ngenes = \"genes.txt\"",
+        &format!("file = \"rna.csv\"\n{section}"),
+    );
     study.write("rna.csv", table);
     study
 }
@@ -39,7 +43,8 @@ fn all_forms_of_a_table_give_the_same_matrix() {
 
 #[test]
 fn barcodes_of_analytes_find_their_patients_and_several_are_told() {
-    let analytes = WIDE.replace("TCGA-AA-0001", "TCGA-AA-0001-01A-11R-A24H-31").replace("TCGA-BB-0002", "TCGA-BB-0002-01");
+    let analytes =
+        WIDE.replace("TCGA-AA-0001", "TCGA-AA-0001-01A-11R-A24H-31").replace("TCGA-BB-0002", "TCGA-BB-0002-01");
     let rna = open("", WIDE).rna.unwrap();
     assert_eq!(open("", &analytes).rna.unwrap(), rna);
     let normal = format!("{analytes}TCGA-AA-0001-11A-11R-A24H-31,7,8\n");
@@ -49,7 +54,11 @@ fn barcodes_of_analytes_find_their_patients_and_several_are_told() {
         "{found:?}"
     );
     assert_eq!(open("sample = \"01\"", &normal).rna.unwrap(), rna);
-    assert_eq!(open("sample = \"11\"\nmissing = \"drop\"", &normal).patients.len(), 2, "one has normal tissue, one no type");
+    assert_eq!(
+        open("sample = \"11\"\nmissing = \"drop\"", &normal).patients.len(),
+        2,
+        "one has normal tissue, one no type"
+    );
 
     let two_samples = study("", WIDE);
     two_samples.edit("clinical.csv", CASES[1], "TCGA-AA-0001-06");
@@ -61,7 +70,10 @@ fn barcodes_of_analytes_find_their_patients_and_several_are_told() {
 #[test]
 fn patients_without_expression_are_left_out_where_that_is_asked_for() {
     let cohort = open("missing = \"drop\"", &WIDE.replace("TCGA-BB-0002", "TCGA-ZZ-0002"));
-    assert_eq!((cohort.dropped, cohort.rna.unwrap().values.host()), (vec![CASES[1].to_owned()], &[1f32, 2., 5., 6.][..]));
+    assert_eq!(
+        (cohort.dropped, cohort.rna.unwrap().values.host()),
+        (vec![CASES[1].to_owned()], &[1f32, 2., 5., 6.][..])
+    );
     assert_eq!(cohort.slides.unwrap().ragged().offsets(), [0, 2, 5]);
 }
 
@@ -70,10 +82,17 @@ fn long_tables_with_gaps_doubles_and_blanks_are_told() {
     let refused = |table: &str| study("case = \"c\"\ngene = \"g\"\nvalue = \"v\"", table).problems();
     let whole: String = CASES.iter().map(|case| format!("{case},TP53,1\n{case},EGFR,2\n")).collect();
     let whole = format!("c,g,v\n{whole}");
-    assert!(matches!(&refused(&whole.replacen("TCGA-BB-0002,EGFR,2\n", "", 1))[..], [Problem::LongRna { case, gene, .. }] if case == CASES[1] && gene == "EGFR"));
-    assert!(matches!(&refused(&format!("{whole}TCGA-BB-0002,EGFR,2\n"))[..], [Problem::LongRna { why, .. }] if why.contains("twice")));
+    assert!(
+        matches!(&refused(&whole.replacen("TCGA-BB-0002,EGFR,2\n", "", 1))[..], [Problem::LongRna { case, gene, .. }] if case == CASES[1] && gene == "EGFR")
+    );
+    assert!(
+        matches!(&refused(&format!("{whole}TCGA-BB-0002,EGFR,2\n"))[..], [Problem::LongRna { why, .. }] if why.contains("twice"))
+    );
     assert!(matches!(&refused(&whole.replacen("EGFR,2", "EGFR,two", 1))[..], [Problem::NotANumber { line: 3, .. }]));
-    assert!(matches!(&refused(&whole.replacen("TCGA-AA-0001,EGFR,2", "TCGA-AA-0001,,2", 1))[..], [Problem::Blank { line: 3, .. }, Problem::LongRna { .. }]));
+    assert!(matches!(
+        &refused(&whole.replacen("TCGA-AA-0001,EGFR,2", "TCGA-AA-0001,,2", 1))[..],
+        [Problem::Blank { line: 3, .. }, Problem::LongRna { .. }]
+    ));
 }
 
 #[test]
@@ -108,7 +127,8 @@ fn a_composition_of_pathways_gives_signatures() {
     study.edit("cohort.toml", "family = \"h\"\n", "");
     study.write("signatures.csv", "gene,HALLMARK_A,HALLMARK_B\nEGFR,1,0\nTP53,1,1\nKRAS,0,1\n");
     let cohort = study.open().unwrap();
-    let columns: Vec<Vec<usize>> = cohort.signatures.iter().map(|s| s.columns(&["TP53", "EGFR"].map(String::from))).collect();
+    let columns: Vec<Vec<usize>> =
+        cohort.signatures.iter().map(|s| s.columns(&["TP53", "EGFR"].map(String::from))).collect();
     assert_eq!(columns, [vec![1, 0], vec![0]]);
 }
 
@@ -118,7 +138,13 @@ fn with_slides(keys: &str) -> Study {
     study.edit("cohort.toml", "file = \"bags.safetensors\"", &format!("dir = \"slides\"\n{keys}"));
     std::fs::create_dir(study.path("slides")).unwrap();
     let uuid = "195576CF-B739-4BD9-B15B-4A70AE287D3E";
-    let slides = [("AA-0001", "DX10", 3), ("AA-0001", "DX2", 9), ("AA-0001", "DX1", 2), ("BB-0002", "DX1", 1), ("CC-0003", "DX1", 4)];
+    let slides = [
+        ("AA-0001", "DX10", 3),
+        ("AA-0001", "DX2", 9),
+        ("AA-0001", "DX1", 2),
+        ("BB-0002", "DX1", 1),
+        ("CC-0003", "DX1", 4),
+    ];
     for (patient, slide, rows) in slides {
         let features = tensors(&[("features", Dtype::F32, &[rows, 2], &le(&vec![rows as f32; rows * 2]))]);
         study.write(&format!("slides/TCGA-{patient}-01Z-00-{slide}.{uuid}.safetensors"), features);
@@ -158,7 +184,11 @@ fn slides_that_are_named_without_their_uuid_are_found_and_no_others() {
     let found = study.problems();
     assert!(matches!(&found[..], [Problem::NoSlides { case, .. }] if case == CASES[1]), "{found:?}");
     study.edit("slides.csv", "TCGA-ZZ-0009,", "TCGA-CC-0003,");
-    study.edit("slides.csv", "TCGA-CC-0003,TCGA-CC-0003", "TCGA-CC-0003,TCGA-AA-0001-01Z-00-DX2\nTCGA-CC-0003,TCGA-CC-0003");
+    study.edit(
+        "slides.csv",
+        "TCGA-CC-0003,TCGA-CC-0003",
+        "TCGA-CC-0003,TCGA-AA-0001-01Z-00-DX2\nTCGA-CC-0003,TCGA-CC-0003",
+    );
     assert!(study.problems().iter().any(|p| matches!(p, Problem::SlideOfTwo { .. })));
 }
 

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use crate::study::{Study, bags, features, le};
 
 /// A table with the columns of every preset.
-const TABLE: &str = "case_id,slide_id,survival_months,censorship,os_survival_days,os_censorship,bcr_patient_barcode,_PATIENT,\
+const TABLE: &str =
+    "case_id,slide_id,survival_months,censorship,os_survival_days,os_censorship,bcr_patient_barcode,_PATIENT,\
 OS,OS.time,Redaction,PATIENT_ID,OS_STATUS,OS_MONTHS,case_submitter_id,vital_status,days_to_death,days_to_last_follow_up
 A,a1.svs,1.5,0,40,0,A,A,1,40,,A,1:DECEASED,1.5,A,Dead,40,'--
 A,a2.svs,1.5,0,40,0,A2,A,1,40,,A,1:DECEASED,1.5,A,Dead,40,'--
