@@ -296,7 +296,7 @@ impl Reader<'_> {
         let said = self.agreed_or(*place, name, problems, |text| flag.read(text).ok_or(()), &mut wrong);
         if let Some((line, value)) = wrong {
             let (file, case, column) = (self.file.into(), self.group.case.into(), name.clone());
-            problems.push(Problem::Event { file, line, column, case, value, want: flag.want() });
+            problems.push(Problem::Event { file, line, column, case, value, want: flag.want().into() });
         }
         Some(said)
     }

@@ -62,7 +62,7 @@ pub enum Problem {
     Time { file: PathBuf, line: usize, column: String, case: String, value: String },
     /// An outcome is neither 0 nor 1.
     #[error("{}: line {line}: {column} of {case} is {value:?}, but must be {want}", file.display())]
-    Event { file: PathBuf, line: usize, column: String, case: String, value: String, want: String },
+    Event { file: PathBuf, line: usize, column: String, case: String, value: String, want: Box<str> },
     /// The columns of an endpoint are not in the table.
     #[error("{}: no columns of endpoint {endpoint}, which are {}; {}", file.display(), list(want), if has.is_empty() { "is it a table of this preset?".into() } else { format!("there are those of {}: set endpoint in [clinical]", list(has)) })]
     NoEndpoint { file: PathBuf, endpoint: &'static str, want: Vec<String>, has: Vec<String> },
@@ -74,8 +74,8 @@ pub enum Problem {
         first: usize,
         column: String,
         case: String,
-        value: String,
-        before: String,
+        value: Box<str>,
+        before: Box<str>,
     },
     /// A slide is said to be of two patients.
     #[error("{}: slide {slide:?} is of {first} and of {second}; a slide belongs to one patient", file.display())]
@@ -120,9 +120,9 @@ pub enum Problem {
     /// A table with one row for each case and gene lacks some, or has one twice.
     #[error("{}: {gene} of {case} {why}; each case needs one value of each gene", file.display())]
     LongRna { file: PathBuf, case: String, gene: String, why: &'static str },
-    /// Hardly any patient has RNA, in tables so large that the gaps would not fit in memory.
-    #[error("{}: only {present} of {patients} patients have RNA in this table; are the ids written alike?", file.display())]
-    FewRna { file: PathBuf, present: usize, patients: usize },
+    /// Hardly any value is there of a matrix that is large.
+    #[error("{}: {present} values are there of {want} that the patients need; are the ids written alike, and is every gene there?", file.display())]
+    FewRna { file: PathBuf, present: usize, want: usize },
     /// No column ends as genes do.
     #[error("{}: no column ends with {suffix:?}; set suffix in [rna] to what the columns of genes end with", file.display())]
     NoSuffix { file: PathBuf, suffix: String },

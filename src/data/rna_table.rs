@@ -10,8 +10,9 @@ use super::problem::{Problem, Problems};
 use super::rna::Matrix;
 use super::table::{Row, Table, refuse_duplicate_genes};
 
-/// Matrices larger than this (1 GiB) are only made where the table has values for them.
+/// Matrices with more elements than this (1 GiB) are only made where the table has this part of their values or more.
 const LARGE: usize = 1 << 28;
+const SPARSE: usize = 8;
 /// Cases with gaps that are looked into.
 const GAPS: usize = 20;
 
@@ -159,10 +160,14 @@ impl Expression<'_> {
             });
         }
         let present: Vec<bool> = found.iter().map(Option::is_some).collect();
-        let count = owners.len();
         let size = patients.len().saturating_mul(self.genes.len());
-        if size > LARGE && count.saturating_mul(100) < patients.len() {
-            problems.push(Problem::FewRna { file: file.into(), present: count, patients: patients.len() });
+        let values_of = |case: usize| match self.form {
+            Form::Wide(_) => self.genes.len(),
+            Form::Long { .. } => self.cases[case].rows.len(),
+        };
+        let present_values: usize = owners.keys().map(|&case| values_of(case)).sum();
+        if size > LARGE && present_values < size / SPARSE {
+            problems.push(Problem::FewRna { file: file.into(), present: present_values, want: size });
             return None;
         }
         let mut values = vec![0.0; size];

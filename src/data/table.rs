@@ -13,6 +13,8 @@ use crate::error::said;
 
 /// More columns than any table of genes has.
 const MAX_COLUMNS: usize = 250_000;
+/// More bytes than any text of a cohort has. Text is read as a whole; a file with holes may be longer than the memory.
+const MAX_TEXT: u64 = 1 << 32;
 
 /// A table in memory.
 #[derive(Debug)]
@@ -41,6 +43,10 @@ impl Row {
 pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> {
     let bytes = match fs::metadata(file) {
         Ok(data) if !data.is_file() => Err(std::io::Error::other("not a regular file")),
+        Ok(data) if data.len() > MAX_TEXT => {
+            let said = format!("{} bytes, of a text at most {MAX_TEXT} are read", data.len());
+            Err(std::io::Error::other(said))
+        }
         Ok(_) => fs::read(file),
         Err(e) => Err(e),
     };
@@ -263,6 +269,19 @@ mod tests {
         let mut problems = Problems::default();
         assert!(Table::read(folder.path(), false, &mut problems).is_none());
         assert!(matches!(problems.0[..], [Problem::Unreadable { .. }]));
+    }
+
+    #[test]
+    fn a_text_longer_than_memory_is_refused_and_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // A hole: the disk holds next to nothing of it.
+        file.as_file().set_len(1 << 40).unwrap();
+        let mut problems = Problems::default();
+        assert!(Table::read(file.path(), false, &mut problems).is_none());
+        assert!(
+            matches!(&problems.0[..], [Problem::Unreadable { why, .. }] if why.contains("1099511627776")),
+            "{problems}"
+        );
     }
 
     #[test]

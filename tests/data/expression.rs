@@ -214,3 +214,21 @@ fn a_split_may_name_patients_that_the_cohort_file_leaves_out() {
     assert_eq!((split.train, split.validation), (vec![0], vec![1]));
     assert!(Split::read(&study.path("split.csv"), 0, &cohort.patients).is_err());
 }
+
+#[test]
+fn a_matrix_that_is_nearly_empty_and_too_large_is_not_made() {
+    // One case of many genes and many cases of one gene: of each of them, 40,000 values stand for 800,000,000.
+    let cases: Vec<String> = (0..20_000).map(|i| format!("P{i}")).collect();
+    let of_one = (0..40_000).map(|gene| format!("P0,G{gene},1\n"));
+    let of_many = cases[1..].iter().map(|case| format!("{case},G0,1\n"));
+    let study = study(
+        "case = \"c\"\ngene = \"g\"\nvalue = \"v\"",
+        &format!("c,g,v\n{}", of_one.chain(of_many).collect::<String>()),
+    );
+    let rows: String = cases.iter().map(|case| format!("{case},3,1,60,F,x\n")).collect();
+    study.write("clinical.csv", format!("case,months,died,age,sex,site\n{rows}"));
+    let toml = std::fs::read_to_string(study.path("cohort.toml")).unwrap();
+    study.write("cohort.toml", toml.split("[slides]").next().unwrap());
+    let found = study.problems();
+    assert!(matches!(found[..], [Problem::FewRna { present: 59_999, want: 800_000_000, .. }]), "{found:?}");
+}
