@@ -161,6 +161,30 @@ pub enum Error {
         /// What is wrong, with its line.
         why: String,
     },
+    /// Nothing in a folder can be imported.
+    #[error("{}: nothing to import from {tool}: {why}", study.display())]
+    Import {
+        /// The folder.
+        study: PathBuf,
+        /// The tool whose layout was looked for.
+        tool: &'static str,
+        /// What is not there, or what only the user can say.
+        why: String,
+    },
+    /// Two cohorts of one run count time in different units.
+    #[error(
+        "cohort {cohort} counts time in {got}, but cohort {source_cohort} in {want}; write convert_to = {want:?} in [clinical] of {cohort}"
+    )]
+    TimeUnits {
+        /// The cohort.
+        cohort: String,
+        /// Its unit.
+        got: &'static str,
+        /// The cohort that is trained on.
+        source_cohort: String,
+        /// The unit of that.
+        want: &'static str,
+    },
     /// The results of two cohorts of one run would be written to one file.
     #[error(
         "the results of {} and of {} would both be called {name}; give each cohort file a name of its own", files[0].display(), files[1].display()

@@ -26,3 +26,6 @@ mod threads;
 
 #[path = "cli/device.rs"]
 mod device;
+
+#[path = "cli/tables.rs"]
+mod tables;

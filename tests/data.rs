@@ -20,3 +20,9 @@ mod hostile;
 
 #[path = "data/synthetic.rs"]
 mod synthetic;
+
+#[path = "data/dialects.rs"]
+mod dialects;
+
+#[path = "data/expression.rs"]
+mod expression;

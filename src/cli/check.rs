@@ -28,14 +28,35 @@ impl Check {
     }
 }
 
-fn print(report: &Report) {
+pub(super) fn print(report: &Report) {
     let name = report.name.as_deref().unwrap_or("?");
     say!("{name} ({})", report.file.display());
     let percent = report.event_rate.map_or(String::new(), |r| format!(" ({:.1} %)", 100.0 * r));
-    say!("  {} patients, {} events{percent}", report.patients, report.events);
+    let clinical = report.clinical.as_ref();
+    let slides = clinical.map(|c| c.slides).filter(|&n| n > 0).map_or(String::new(), |n| format!(", {n} slides"));
+    say!("  {} patients{slides}, {} events{percent}, {} censored", report.patients, report.events, report.censored);
+    if let Some(clinical) = clinical {
+        let told = [clinical.preset.map(|p| format!("preset {p}")), clinical.endpoint.map(|e| format!("endpoint {e}"))];
+        let told: Vec<String> = told.into_iter().flatten().collect();
+        if !told.is_empty() {
+            say!("  read by {}", told.join(", "));
+        }
+        let left_out = [
+            (clinical.redacted, "redacted"),
+            (clinical.without_outcome, "without time or outcome"),
+            (clinical.time_zero_dropped, "with a time that is not above 0"),
+        ];
+        for (count, why) in left_out.iter().filter(|(count, _)| *count > 0) {
+            say!("  left out: {count} {why}");
+        }
+        if clinical.time_zero_kept > 0 {
+            say!("  {} times of 0 are half the smallest", clinical.time_zero_kept);
+        }
+    }
     if let Some([first, last]) = report.time_range {
+        let unit = clinical.and_then(|c| c.time_unit).map_or(String::new(), |unit| format!(" {unit}"));
         let follow_up = report.median_follow_up.map_or("not reached".into(), |m| format!("{m:.4}"));
-        say!("  times {first} to {last}, median follow-up {follow_up}");
+        say!("  times {first} to {last}{unit}, median follow-up {follow_up}");
     }
     match report.genes {
         Some(genes) => say!("  {genes} genes in {} signatures", report.signatures),
@@ -43,12 +64,13 @@ fn print(report: &Report) {
     }
     match &report.slides {
         Some(s) => say!(
-            "  {} patches of {} {} features, {} to {} a patient",
+            "  {} patches of {} {} features, {} to {} a patient, {} of its slides",
             s.instances,
             s.width,
             s.dtype,
             s.shortest,
-            s.longest
+            s.longest,
+            s.per_patient
         ),
         None => say!("  no slides"),
     }

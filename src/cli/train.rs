@@ -38,10 +38,11 @@ pub(super) struct Train {
     /// The seed, instead of the run file's
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
-    /// A split of the source: a table with columns train, val and maybe test, or STAMP's JSON
+    /// A split of the source: a table with columns train, val and maybe test (CLAM, SurvPath), STAMP's JSON, k=all.tsv of
+    /// Patho-Bench, split.csv of a run, or a folder with splits_K.csv or with train.csv and test.csv (MMP, PANTHER)
     #[arg(long, value_name = "FILE")]
     pub(super) split: Option<PathBuf>,
-    /// Which split of a file that has several
+    /// Which split of a file or folder that has several
     #[arg(long, value_name = "K", default_value_t = 0, requires = "split")]
     pub(super) fold: usize,
     /// The run folder to make [default: runs/SOURCE-seedN]
@@ -93,7 +94,7 @@ impl Train {
 
     fn split(&self, config: &RunConfig, source: &Cohort) -> Result<Split> {
         match &self.split {
-            Some(file) => Split::read(file, self.fold, &source.patients),
+            Some(file) => Split::read_for(file, self.fold, source),
             None if config.train.validation == 0.0 => {
                 Ok(Split { train: (0..source.len()).collect(), ..Split::default() })
             }
@@ -112,6 +113,7 @@ impl Train {
         let (source, targets) = cohorts.split_first().expect("the source is one of them");
         source.require_events()?;
         refuse_same_names(&cohorts, &paths)?;
+        refuse_other_units(source, targets)?;
         let split = self.split(&config, source)?;
         let recipe = Recipe::fit(&config, source, &split.train)?;
         for target in targets {
@@ -207,6 +209,19 @@ impl Train {
         let kept_epoch = trained.kept_epoch;
         Ok(Summary { run, kept_epoch, training_seconds, waiting_seconds, peak_memory_bytes, figures: all })
     }
+}
+
+/// Refuses targets that count time in another unit than the source, where both say in which.
+fn refuse_other_units(source: &Cohort, targets: &[Cohort]) -> Result<()> {
+    for target in targets {
+        if let (Some(want), Some(got)) = (source.time_unit, target.time_unit)
+            && want != got
+        {
+            let (cohort, source_cohort) = (target.name.clone(), source.name.clone());
+            return Err(Error::TimeUnits { cohort, got: got.name(), source_cohort, want: want.name() });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses cohorts of which one would write over the results of another. The first is the source, whose figures carry

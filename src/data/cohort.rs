@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::bags::Bags;
+use super::choose;
 use super::clinical::{Clinical, Patient};
-use super::file::{CohortFile, MissingSlides};
+use super::dialect::TimeUnit;
+use super::file::{CohortFile, MissingRna, MissingSlides, PerPatient};
 use super::hash::FileHash;
 use super::problem::{Problem, Problems};
 use super::rna::Rna;
@@ -32,8 +34,13 @@ pub struct Cohort {
     pub signatures: Vec<Signature>,
     /// Patch features.
     pub slides: Option<Bags>,
-    /// Patients of the clinical table that were left out because they have no slides.
+    /// The unit of the times, if the cohort file or its preset says it.
+    pub time_unit: Option<TimeUnit>,
+    /// Patients of the clinical table that were left out as the cohort file asks: they have no slides, no gene
+    /// expression or no outcome, or are redacted.
     pub dropped: Vec<String>,
+    /// Those, for splits that name them or their slides.
+    pub(super) left_out: Vec<Patient>,
     /// Every file that was read, the cohort file first.
     pub files: Vec<PathBuf>,
 }
@@ -137,6 +144,10 @@ impl Loaded {
         let folder = path.parent().unwrap_or(Path::new(""));
         loaded.read_tables(folder, &file);
         loaded.file = Some(file);
+        let patients = loaded.clinical.as_ref().map_or(usize::MAX, |clinical| clinical.patients.len());
+        if loaded.problems.is_empty() && loaded.dropped().len() == patients {
+            loaded.problems.push(Problem::EverybodyDropped { file: path.into() });
+        }
         loaded
     }
 
@@ -158,10 +169,25 @@ impl Loaded {
             }
         }
         if let Some(section) = &file.slides {
+            if let Some(clinical) = &mut self.clinical {
+                if let Some(table) = &section.table {
+                    let path = folder.join(&table.file);
+                    choose::read_table(&path, table, &file.clinical, clinical, problems);
+                    self.files.push(path);
+                }
+                if let Some(dir) = &section.dir {
+                    choose::by_names(&folder.join(dir), section, clinical, problems);
+                }
+            }
             self.slides = Slides::read(folder, section, self.clinical.as_ref(), problems);
-            let (Some(slides), Some(clinical)) = (&self.slides, &self.clinical) else { return };
+            let (Some(slides), Some(clinical)) = (&mut self.slides, &mut self.clinical) else { return };
             self.files.extend(slides.files.iter().cloned());
+            if section.per_patient == PerPatient::Largest {
+                choose::keep_largest(&mut slides.bags, clinical);
+            }
+            slides.missing.retain(|(patient, _)| clinical.left_out[*patient].is_none());
             let empty = slides.bags.ragged().iter().enumerate().filter(|(_, rows)| rows.is_empty());
+            let empty = empty.filter(|(patient, _)| clinical.left_out[*patient].is_none());
             self.without_slides = empty.map(|(patient, _)| patient).collect();
             let source = section.file.as_ref().or(section.dir.as_ref());
             let source = source.map_or_else(|| folder.into(), |s| folder.join(s));
@@ -174,13 +200,29 @@ impl Loaded {
                 for (_, slide) in slides.missing.iter().filter(|(patient, _)| partly(patient)) {
                     problems.push(Problem::MissingSlide { file: source.clone(), slide: slide.clone() });
                 }
-            } else if self.without_slides.len() == clinical.patients.len() {
+            } else if self.without_slides.len() + clinical.dropped().count() == clinical.patients.len() {
                 problems.push(Problem::NobodyLeft { file: source });
             }
         }
     }
 
+    /// The patients that are left out as the cohort file asks, ascending.
+    pub(super) fn dropped(&self) -> Vec<usize> {
+        let (Some(file), Some(clinical)) = (&self.file, &self.clinical) else { return Vec::new() };
+        let mut dropped: Vec<usize> = clinical.dropped().collect();
+        if file.slides.as_ref().is_some_and(|s| s.missing == MissingSlides::Drop) {
+            dropped.extend(&self.without_slides);
+        }
+        if let (Some(MissingRna::Drop), Some(rna)) = (file.rna.as_ref().map(|r| r.missing), &self.rna) {
+            dropped.extend((0..rna.present.len()).filter(|&p| !rna.present[p]));
+        }
+        dropped.sort_unstable();
+        dropped.dedup();
+        dropped
+    }
+
     fn into_cohort(self) -> Result<Cohort> {
+        let dropped = self.dropped();
         let (Some(file), Some(clinical)) = (self.file, self.clinical) else { return Err(self.problems.into()) };
         let mut cohort = Cohort {
             name: file.name,
@@ -189,12 +231,14 @@ impl Loaded {
             rna: self.rna,
             signatures: self.signatures.unwrap_or_default(),
             slides: self.slides.map(|s| s.bags),
+            time_unit: clinical.unit,
             dropped: Vec::new(),
+            left_out: Vec::new(),
             files: self.files,
         };
         self.problems.or(())?;
-        if !self.without_slides.is_empty() {
-            cohort.drop_patients(&self.without_slides);
+        if !dropped.is_empty() {
+            cohort.drop_patients(&dropped);
         }
         Ok(cohort)
     }
@@ -204,7 +248,8 @@ impl Cohort {
     /// Leaves out the patients of the given ascending indices.
     fn drop_patients(&mut self, without: &[usize]) {
         let keep: Vec<usize> = (0..self.len()).filter(|p| without.binary_search(p).is_err()).collect();
-        self.dropped = without.iter().map(|&p| self.patients[p].case.clone()).collect();
+        self.left_out = without.iter().map(|&p| self.patients[p].clone()).collect();
+        self.dropped = self.left_out.iter().map(|p| p.case.clone()).collect();
         self.patients = keep.iter().map(|&p| self.patients[p].clone()).collect();
         self.slides = self.slides.as_ref().map(|bags| bags.select(&keep));
         self.rna = self.rna.as_ref().map(|rna| rna.select(&keep));

@@ -3,21 +3,29 @@
 //! A cohort is described by one TOML file, [`CohortFile`]. [`Cohort::open`] reads it and everything it names, or
 //! refuses it with all [`Problems`] at once.
 
+mod archive;
 mod atomic;
 mod bags;
+mod barcode;
 mod bins;
+mod choose;
 mod clinical;
 mod cohort;
+mod columns;
+mod dialect;
 mod file;
 mod hash;
+mod import;
 mod map;
 mod modality;
 mod problem;
 mod report;
 mod rna;
+mod rna_table;
 mod scaler;
 mod signatures;
 mod slides;
+mod split_files;
 mod splits;
 mod synthetic;
 mod table;
@@ -28,11 +36,16 @@ pub use bags::Bags;
 pub use bins::{BinRule, Bins};
 pub use clinical::Patient;
 pub use cohort::Cohort;
-pub use file::{ClinicalFile, CohortFile, MissingRna, MissingSlides, RnaFile, SlidesFile};
+pub use dialect::{Endpoint, Preset, TimeUnit};
+pub use file::{
+    ClinicalFile, CohortFile, MissingOutcome, MissingRna, MissingSlides, PerPatient, RnaFile, SlideTable, SlidesFile,
+    TimeZero,
+};
 pub use hash::FileHash;
+pub use import::{Import, Imported, ImportedCohort, Tool};
 pub use modality::Modality;
 pub use problem::{Problem, Problems};
-pub use report::{NonFinite, Report, SlidesReport, check};
+pub use report::{ClinicalReport, NonFinite, Report, SlidesReport, check};
 pub use rna::Rna;
 pub use scaler::{MissingGenes, Scaler, Scaling};
 pub use signatures::Signature;

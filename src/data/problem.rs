@@ -33,6 +33,9 @@ pub enum Problem {
     /// A text file is not UTF-8.
     #[error("{}: line {line}: not UTF-8; save the file as UTF-8", file.display())]
     NotUtf8 { file: PathBuf, line: usize },
+    /// A file is packed, and not one text alone.
+    #[error("{}: cannot be unpacked: {why}", file.display())]
+    Archive { file: PathBuf, why: String },
     /// A table has no rows below its header.
     #[error("{}: the table has no rows below its header", file.display())]
     EmptyTable { file: PathBuf },
@@ -55,11 +58,34 @@ pub enum Problem {
     #[error("{}: line {line}: {column} is {value:?}, which is not a finite number", file.display())]
     NotANumber { file: PathBuf, line: usize, column: String, value: String },
     /// A time is not positive and finite.
-    #[error("{}: line {line}: {column} of {case} is {value}, but a time must be finite and above 0; correct it or remove the row", file.display())]
+    #[error("{}: line {line}: {column} of {case} is {value}, but a time must be finite and above 0; correct it, remove the row or say time_zero = \"drop\" in [clinical]", file.display())]
     Time { file: PathBuf, line: usize, column: String, case: String, value: String },
     /// An outcome is neither 0 nor 1.
-    #[error("{}: line {line}: {column} of {case} is {value:?}, but must be 0 or 1; write the column with 0 and 1", file.display())]
-    Event { file: PathBuf, line: usize, column: String, case: String, value: String },
+    #[error("{}: line {line}: {column} of {case} is {value:?}, but must be {want}", file.display())]
+    Event { file: PathBuf, line: usize, column: String, case: String, value: String, want: Box<str> },
+    /// The columns of an endpoint are not in the table.
+    #[error("{}: no columns of endpoint {endpoint}, which are {}; {}", file.display(), list(want), if has.is_empty() { "is it a table of this preset?".into() } else { format!("there are those of {}: set endpoint in [clinical]", list(has)) })]
+    NoEndpoint { file: PathBuf, endpoint: &'static str, want: Vec<String>, has: Vec<String> },
+    /// Rows of one case say different things.
+    #[error("{}: line {line}: {column} of {case} is {value:?}, but {before:?} in line {first}; the rows of a case must agree", file.display())]
+    RowsDisagree {
+        file: PathBuf,
+        line: usize,
+        first: usize,
+        column: String,
+        case: String,
+        value: Box<str>,
+        before: Box<str>,
+    },
+    /// A slide is said to be of two patients.
+    #[error("{}: slide {slide:?} is of {first} and of {second}; a slide belongs to one patient", file.display())]
+    SlideOfTwo { file: PathBuf, slide: String, first: String, second: String },
+    /// Nobody is left after rows were dropped as the cohort file asks.
+    #[error("{}: every patient is left out, as the cohort file asks; nobody remains", file.display())]
+    EverybodyDropped { file: PathBuf },
+    /// An id may stand for more than one of a list.
+    #[error("{}: {id} could be any of {}; keep one of them, or write the id in full", file.display(), list(like))]
+    Ambiguous { file: PathBuf, id: String, like: Vec<String> },
     /// A case occurs in two rows.
     #[error("{}: line {line}: {case} was in line {first} already; one row a patient", file.display())]
     DuplicatePatient { file: PathBuf, line: usize, first: usize, case: String },
@@ -91,6 +117,15 @@ pub enum Problem {
     #[error("{}: offsets[{index}] is {value}, but must be {want}", file.display())]
     Offset { file: PathBuf, index: usize, value: i128, want: String },
 
+    /// A table with one row for each case and gene lacks some, or has one twice.
+    #[error("{}: {gene} of {case} {why}; each case needs one value of each gene", file.display())]
+    LongRna { file: PathBuf, case: String, gene: String, why: &'static str },
+    /// Hardly any value is there of a matrix that is large.
+    #[error("{}: {present} values are there of {want} that the patients need; are the ids written alike, and is every gene there?", file.display())]
+    FewRna { file: PathBuf, present: usize, want: usize },
+    /// No column ends as genes do.
+    #[error("{}: no column ends with {suffix:?}; set suffix in [rna] to what the columns of genes end with", file.display())]
+    NoSuffix { file: PathBuf, suffix: String },
     /// The list of genes has not the length of the RNA tensor.
     #[error("{}: {got} genes, but the RNA tensor has {want} columns; name each column in a line, in order", file.display())]
     GeneCount { file: PathBuf, want: usize, got: usize },
@@ -98,7 +133,7 @@ pub enum Problem {
     #[error("{}: line {line}: gene {gene} was there already; names must differ", file.display())]
     DuplicateGene { file: PathBuf, line: usize, gene: String },
     /// A patient has no RNA.
-    #[error("{}: no RNA of {case}; add the row, or set missing = \"keep\" in [rna]", file.display())]
+    #[error("{}: no RNA of {case}; add the row, or set missing = \"keep\" or \"drop\" in [rna]", file.display())]
     NoRna { file: PathBuf, case: String },
     /// RNA of a patient is NaN or infinite.
     #[error("{}: RNA of {case} is {value} in gene {gene} ({count} such values in the row); correct them, every value must be finite", file.display())]
@@ -106,6 +141,9 @@ pub enum Problem {
     /// A table of signatures is neither of the two forms, or the family is not in it.
     #[error("{}: no signatures of family {family:?}; there are {}", file.display(), list(has))]
     UnknownFamily { file: PathBuf, family: String, has: Vec<String> },
+    /// A cell of genes and signatures is neither 0 nor 1.
+    #[error("{}: line {line}: {column} is {value:?}, but must be 0 or 1, as in the rows above", file.display())]
+    Composition { file: PathBuf, line: usize, column: String, value: String },
     /// No gene of any signature was measured.
     #[error("{}: none of the genes of {signatures} signatures is in the RNA table; do both use gene symbols?", file.display())]
     NoGeneInCommon { file: PathBuf, signatures: usize },
@@ -141,6 +179,9 @@ pub enum Problem {
     /// A split has a case in two sets.
     #[error("{}: line {line}: {id:?} is in {first} and in {second}; a patient belongs to one of them", file.display())]
     CaseInTwoSets { file: PathBuf, line: usize, id: String, first: &'static str, second: &'static str },
+    /// A table is none of the splits that are known.
+    #[error("{}: {why}", file.display())]
+    SplitForm { file: PathBuf, why: String },
     /// A set of a split is empty.
     #[error("{}: the set {set} of the split is empty", file.display())]
     EmptySet { file: PathBuf, set: &'static str },

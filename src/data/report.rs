@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::clinical::{Clinical, LeftOut};
 use super::cohort::Loaded;
-use super::file::{CohortFile, MissingSlides};
 use super::problem::Problem;
 use crate::features::FeatureType;
 use crate::metrics::{Outcome, median_follow_up};
@@ -25,10 +25,14 @@ pub struct Report {
     pub name: Option<String>,
     /// Whether [`Cohort::open`](super::Cohort::open) accepts it.
     pub sound: bool,
-    /// The patients, without those that are dropped for want of slides.
+    /// How the clinical table was understood.
+    pub clinical: Option<ClinicalReport>,
+    /// The patients, without those that are left out.
     pub patients: usize,
     /// Those with an event.
     pub events: usize,
+    /// Those without.
+    pub censored: usize,
     /// Events per patient.
     pub event_rate: Option<f64>,
     /// The shortest and the longest time.
@@ -56,6 +60,30 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// How a clinical table was understood, and whom the cohort file leaves out.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ClinicalReport {
+    /// The preset of the cohort file.
+    pub preset: Option<&'static str>,
+    /// The endpoint that a preset read.
+    pub endpoint: Option<&'static str>,
+    /// The unit of all times of the report.
+    pub time_unit: Option<&'static str>,
+    /// The rows of the table, of which a patient may have several.
+    pub rows: usize,
+    /// The slides that the tables name or the folder has, after those of `per_patient` were chosen.
+    pub slides: usize,
+    /// Patients left out because they are marked as redacted.
+    pub redacted: usize,
+    /// Patients left out because time or outcome is blank.
+    pub without_outcome: usize,
+    /// Patients left out because their time is not above 0.
+    pub time_zero_dropped: usize,
+    /// Patients whose time of 0 was made the smallest.
+    pub time_zero_kept: usize,
+}
+
 /// The bags of a cohort in numbers.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -64,6 +92,8 @@ pub struct SlidesReport {
     pub width: usize,
     /// The element type.
     pub dtype: FeatureType,
+    /// Which slides of a patient are used.
+    pub per_patient: &'static str,
     /// The instances of all bags.
     pub instances: usize,
     /// Those of the shortest bag that has any.
@@ -99,14 +129,19 @@ pub fn check(path: impl AsRef<Path>) -> Report {
     Report::of(path.as_ref(), &loaded)
 }
 
+/// Like [`check`], but does not look at the features, which reads all of them.
+pub(super) fn report_without_scan(path: &Path) -> Report {
+    Report::of(path, &Loaded::read(path))
+}
+
 impl Report {
     fn of(path: &Path, loaded: &Loaded) -> Report {
         let file = loaded.file.as_ref();
-        let drops = |file: &CohortFile| file.slides.as_ref().is_some_and(|s| s.missing == MissingSlides::Drop);
-        let dropped: &[usize] = if file.is_some_and(drops) { &loaded.without_slides } else { &[] };
+        let dropped = loaded.dropped();
         let all = loaded.clinical.as_ref().map_or(&[][..], |c| &c.patients);
         let case = |&patient: &usize| all[patient].case.clone();
         let kept: Vec<usize> = (0..all.len()).filter(|p| dropped.binary_search(p).is_err()).collect();
+        let named = kept.iter().map(|&p| all[p].slides.len()).sum();
         let sound = |p: &&usize| loaded.clinical.as_ref().is_some_and(|c| c.sound[**p]);
         let (times, outcomes): (Vec<f64>, Vec<bool>) =
             kept.iter().filter(sound).map(|&p| (all[p].time, all[p].event)).unzip();
@@ -116,8 +151,13 @@ impl Report {
             file: path.into(),
             name: file.map(|f| f.name.clone()),
             sound: loaded.problems.is_empty(),
+            clinical: file.zip(loaded.clinical.as_ref()).map(|(file, c)| {
+                let preset = file.clinical.preset.map(|preset| preset.name());
+                ClinicalReport { preset, slides: named, ..ClinicalReport::of(c) }
+            }),
             patients: kept.len(),
             events,
+            censored: times.len() - events,
             event_rate: (!times.is_empty()).then(|| events as f64 / times.len() as f64),
             time_range: (!times.is_empty()).then(|| {
                 let fold = |start, pick: fn(f64, f64) -> f64| times.iter().copied().fold(start, pick);
@@ -130,6 +170,7 @@ impl Report {
             slides: loaded.slides.as_ref().map(|slides| SlidesReport {
                 width: slides.bags.width(),
                 dtype: slides.bags.dtype(),
+                per_patient: file.and_then(|f| f.slides.as_ref()).map_or("all", |s| s.per_patient.name()),
                 instances: slides.bags.ragged().rows(),
                 shortest: slides.bags.ragged().iter().map(|b| b.len()).filter(|&n| n > 0).min().unwrap_or(0),
                 longest: slides.bags.ragged().longest(),
@@ -176,6 +217,22 @@ impl Report {
         }
         if !self.missing_slides.is_empty() && self.sound {
             warn(format!("{} slides of the clinical table are not in the folder", self.missing_slides.len()));
+        }
+    }
+}
+
+impl ClinicalReport {
+    fn of(clinical: &Clinical) -> ClinicalReport {
+        ClinicalReport {
+            preset: None,
+            endpoint: clinical.endpoint.map(|endpoint| endpoint.name()),
+            time_unit: clinical.unit.map(|unit| unit.name()),
+            rows: clinical.rows,
+            slides: 0,
+            redacted: clinical.count(LeftOut::Redacted),
+            without_outcome: clinical.count(LeftOut::NoOutcome),
+            time_zero_dropped: clinical.count(LeftOut::TimeZero),
+            time_zero_kept: clinical.zeros_kept,
         }
     }
 }

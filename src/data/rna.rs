@@ -1,12 +1,12 @@
 //! Gene expression: a matrix of patients and genes, as measured.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use super::clinical::Clinical;
 use super::file::{MissingRna, RnaFile};
 use super::problem::{Problem, Problems};
-use super::table::{Table, read_text, refuse_duplicate_genes};
+use super::rna_table::from_table;
+use super::table::{read_text, refuse_duplicate_genes};
 use super::tensors::TensorFile;
 use crate::tensor::Tensor;
 
@@ -51,7 +51,7 @@ impl Rna {
     ) -> Option<Rna> {
         let file = folder.join(&section.file);
         let (genes, values, mut present) = if section.is_table() {
-            from_table(&file, section.missing, clinical, problems)?
+            from_table(&file, section, clinical, problems)?
         } else {
             from_tensor(&file, folder, section, clinical, problems)?
         };
@@ -61,20 +61,18 @@ impl Rna {
             if row.iter().all(|x| x.is_nan()) {
                 present[patient] = false;
                 row.fill(0.0);
-                if section.missing == MissingRna::Error {
-                    let case = clinical.patients[patient].case.clone();
-                    problems.push(Problem::NoRna { file: file.clone(), case });
-                }
+            }
+            if clinical.left_out[patient].is_some() {
+                continue;
+            }
+            let case = || clinical.patients[patient].case.clone();
+            if !present[patient] && section.missing == MissingRna::Error {
+                problems.push(Problem::NoRna { file: file.clone(), case: case() });
             }
             let mut wrong = row.iter().enumerate().filter(|(_, x)| !x.is_finite());
             if let Some((gene, &value)) = wrong.next() {
-                problems.push(Problem::RnaNotFinite {
-                    file: file.clone(),
-                    case: clinical.patients[patient].case.clone(),
-                    gene: genes[gene].clone(),
-                    value,
-                    count: 1 + wrong.count(),
-                });
+                let (gene, count) = (genes[gene].clone(), 1 + wrong.count());
+                problems.push(Problem::RnaNotFinite { file: file.clone(), case: case(), gene, value, count });
             }
         }
         let values = Tensor::new(&[present.len(), genes.len()], values).expect("one row a patient was read");
@@ -83,7 +81,7 @@ impl Rna {
 }
 
 /// Genes, values of one row a patient, and which patients have any.
-type Matrix = (Vec<String>, Vec<f32>, Vec<bool>);
+pub(super) type Matrix = (Vec<String>, Vec<f32>, Vec<bool>);
 
 fn from_tensor(
     file: &Path,
@@ -130,60 +128,4 @@ fn read_genes(file: &Path, problems: &mut Problems) -> Option<Vec<String>> {
     let named = genes.iter().enumerate().filter(|(_, gene)| !gene.is_empty());
     refuse_duplicate_genes(file, named.map(|(i, gene)| (i + 1, *gene)), problems);
     Some(genes.into_iter().map(str::to_owned).collect())
-}
-
-fn from_table(
-    file: &Path,
-    missing: MissingRna,
-    clinical: Option<&Clinical>,
-    problems: &mut Problems,
-) -> Option<Matrix> {
-    let table = Table::read(file, false, problems)?;
-    let genes = table.header[1..].to_vec();
-    if genes.is_empty() {
-        problems.push(Problem::WidthZero { file: file.into(), tensor: "rna".into() });
-        return None;
-    }
-    refuse_duplicate_genes(file, genes.iter().map(|gene| (1, gene.as_str())), problems);
-    let mut rows = HashMap::new();
-    for row in &table.rows {
-        let case = row.cell(0);
-        match rows.get(case).map(|first: &&super::table::Row| first.line) {
-            None => {
-                rows.insert(case, row);
-            }
-            Some(first) => {
-                let case = case.into();
-                problems.push(Problem::DuplicatePatient { file: file.into(), line: row.line, first, case });
-            }
-        }
-    }
-
-    let patients = &clinical?.patients;
-    let present: Vec<bool> = patients.iter().map(|p| rows.contains_key(p.case.as_str())).collect();
-    if missing == MissingRna::Error && present.contains(&false) {
-        for (patient, _) in patients.iter().zip(&present).filter(|(_, present)| !**present) {
-            problems.push(Problem::NoRna { file: file.into(), case: patient.case.clone() });
-        }
-    }
-    let mut values = Vec::new();
-    for patient in patients {
-        let start = values.len();
-        if let Some(row) = rows.get(patient.case.as_str()) {
-            let mut wrong = None;
-            values.extend(row.cells().skip(1).take(genes.len()).enumerate().map(|(gene, cell)| {
-                cell.parse::<f32>().unwrap_or_else(|_| {
-                    wrong = wrong.or(Some(gene));
-                    0.0
-                })
-            }));
-            if let Some(gene) = wrong {
-                let (line, column, value) = (row.line, genes[gene].clone(), row.cell(gene + 1).to_owned());
-                problems.push(Problem::NotANumber { file: file.into(), line, column, value });
-            }
-        }
-        // A patient without a row, and the end of one that was reported as too short.
-        values.resize(start + genes.len(), 0.0);
-    }
-    Some((genes, values, present))
 }

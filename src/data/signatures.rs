@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::problem::{Problem, Problems};
-use super::table::Table;
+use super::table::{Table, refuse_duplicate_genes};
 
 /// A set of genes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,8 @@ impl Signature {
     }
 }
 
-/// Reads rows of `family,signature,gene`, or one column a signature.
+/// Reads rows of `family,signature,gene`, one column a signature with its genes, or a row a gene with 0 and 1 under each
+/// signature.
 pub(crate) fn read(file: &Path, family: Option<&str>, problems: &mut Problems) -> Option<Vec<Signature>> {
     let table = Table::read(file, true, problems)?;
     let has = |name: &str| table.header.iter().any(|h| h == name);
@@ -57,6 +58,9 @@ pub(crate) fn read(file: &Path, family: Option<&str>, problems: &mut Problems) -
             let why = "chooses a family, but the table of signatures has one column a signature and no families";
             problems.push(Problem::Key { file: file.into(), key: "rna.family", why });
         }
+        if is_composition(&table) {
+            return composition(&table, problems);
+        }
         // A column without a name is the index that pandas writes.
         let columns = table.header.iter().enumerate().filter(|(_, name)| !name.is_empty());
         columns.flat_map(|(c, name)| table.rows.iter().map(move |row| (name.as_str(), row.cell(c)))).collect()
@@ -74,6 +78,44 @@ pub(crate) fn read(file: &Path, family: Option<&str>, problems: &mut Problems) -
             signatures[place].genes.push(gene.into());
         }
     }
+    Some(signatures)
+}
+
+/// 0 or 1, also as a float.
+fn member(cell: &str) -> Option<bool> {
+    match cell.parse::<f32>() {
+        Ok(0.0) => Some(false),
+        Ok(1.0) => Some(true),
+        _ => None,
+    }
+}
+
+/// Whether a table has genes in its first column and 0 or 1 elsewhere. Its first row decides, as no gene is called so.
+fn is_composition(table: &Table) -> bool {
+    let first = table.rows.first();
+    table.header.len() > 1 && first.is_some_and(|row| (1..table.header.len()).all(|c| member(row.cell(c)).is_some()))
+}
+
+/// One signature a column, of the genes with a 1.
+fn composition(table: &Table, problems: &mut Problems) -> Option<Vec<Signature>> {
+    let mut signatures: Vec<Signature> =
+        table.header[1..].iter().map(|name| Signature { name: name.clone(), genes: Vec::new() }).collect();
+    refuse_duplicate_genes(&table.file, table.rows.iter().map(|row| (row.line, row.cell(0))), problems);
+    for row in &table.rows {
+        for (signature, column) in signatures.iter_mut().zip(1..) {
+            match member(row.cell(column)) {
+                Some(true) => signature.genes.push(row.cell(0).into()),
+                Some(false) => {}
+                None => problems.push(Problem::Composition {
+                    file: table.file.clone(),
+                    line: row.line,
+                    column: signature.name.clone(),
+                    value: row.cell(column).into(),
+                }),
+            }
+        }
+    }
+    signatures.retain(|signature| !signature.name.is_empty());
     Some(signatures)
 }
 
@@ -102,6 +144,25 @@ mod tests {
         let long = table(long, Some("h")).0.unwrap();
         assert_eq!(long, table(wide, None).0.unwrap());
         assert_eq!(long[0], Signature { name: "S1".into(), genes: vec!["A".into(), "B".into()] });
+    }
+
+    #[test]
+    fn genes_and_signatures_with_0_and_1_give_the_same_sets() {
+        let wide = table(",S1,S2\n0,A,B\n1,B\n2,A,\n", None).0.unwrap();
+        for first in ["", "gene"] {
+            for text in ["S1,S2\nA,1,0\nB,1,1\nC,0,0\n", "S1,S2\r\nA,1.0,0.0\r\nB,1.0,1.0\r\n"] {
+                assert_eq!(table(&format!("{first},{text}"), None).0.unwrap(), wide);
+            }
+        }
+        let found = table("gene,S1\nA,1\nB,2\nA,\n", None).1.0;
+        assert!(
+            matches!(&found[..], [
+                Problem::DuplicateGene { line: 4, .. },
+                Problem::Composition { line: 3, value, .. },
+                Problem::Composition { line: 4, .. },
+            ] if value == "2"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::barcode::{Ids, Match, slide_name};
 use super::clinical::Patient;
+use super::cohort::Cohort;
 use super::problem::{Problem, Problems};
-use super::table::{Table, read_text};
+use super::split_files::{self, Named};
 use crate::error::{Error, Result};
 use crate::rng::{Draws, name32};
 
@@ -71,19 +73,36 @@ impl Split {
         Ok((0..k).map(fold).collect())
     }
 
-    /// Reads a split from a file: a table with columns `train`, `val` and maybe `test` (CLAM, SurvPath), or the JSON
-    /// of STAMP, of which `fold` is taken and whose test patients are those of `test`.
+    /// Reads a split from a file or a folder:
     ///
-    /// Cells are case ids, or names of slides where the cohort has them. Patients that the file does not name are in
-    /// no set.
+    /// - a table with columns `train`, `val` and maybe `test` that hold ids (CLAM, SurvPath), or true and false beside
+    ///   the ids of the first column (CLAM);
+    /// - a table with a column `fold_K` that names the set of each row (Patho-Bench), or `set` (`split.csv` of a run);
+    /// - the JSON of STAMP, whose test patients are those of `test`;
+    /// - a folder with `splits_K.csv`, or with `train.csv` and `val.csv` or `test.csv` (MMP, PANTHER), or with one such
+    ///   folder that ends in `_k=K`.
+    ///
+    /// K is the `fold`. Ids are cases, or names of slides where the cohort has them; barcodes of TCGA may be of any
+    /// length. Patients that the file does not name are in no set.
     ///
     /// # Errors
     /// [`Error::Data`] with every id that is unknown, twice in a set or in two sets.
     pub fn read(path: &Path, fold: usize, patients: &[Patient]) -> Result<Split> {
+        Split::read_without(path, fold, patients, &[])
+    }
+
+    /// Like [`read`](Self::read), of a cohort: ids of patients that its cohort file leaves out are passed over.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_for(path: &Path, fold: usize, cohort: &Cohort) -> Result<Split> {
+        Split::read_without(path, fold, &cohort.patients, &cohort.left_out)
+    }
+
+    fn read_without(path: &Path, fold: usize, patients: &[Patient], left_out: &[Patient]) -> Result<Split> {
         let mut problems = Problems::default();
-        let is_json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-        let named = if is_json { from_json(path, fold, &mut problems) } else { from_table(path, &mut problems) };
-        let split = resolve(path, named.unwrap_or_default(), patients, &mut problems);
+        let named = split_files::read(path, fold, &mut problems).unwrap_or_default();
+        let split = resolve(named, patients, left_out, &mut problems);
         if problems.is_empty() {
             let judged_by_none = split.validation.is_empty() && split.test.is_empty();
             for (set, empty) in [("train", split.train.is_empty()), ("val", judged_by_none)] {
@@ -117,74 +136,52 @@ fn shuffled_strata(patients: &[Patient], seed: u64) -> [Vec<usize>; 2] {
     })
 }
 
-/// An id of a split: where it stands and in which set.
-struct Named {
-    line: usize,
-    set: &'static str,
-    id: String,
+/// Patients by their ids and those of their slides.
+struct Known<'a> {
+    slides: HashMap<&'a str, usize>,
+    cases: Ids<'a>,
 }
 
-fn from_table(path: &Path, problems: &mut Problems) -> Option<Vec<Named>> {
-    let table = Table::read(path, true, problems)?;
-    let mut columns = Vec::new();
-    for set in ["train", "val", "test"] {
-        if set != "test" || table.header.iter().any(|h| h == set) {
-            columns.push((set, table.column(set, problems)?));
+impl<'a> Known<'a> {
+    fn new(patients: &'a [Patient]) -> Known<'a> {
+        let of_patient = |(index, patient): (usize, &'a Patient)| {
+            patient.slides.iter().map(move |slide| (slide.as_str(), index)).collect::<Vec<_>>()
+        };
+        Known {
+            slides: patients.iter().enumerate().flat_map(of_patient).collect(),
+            cases: Ids::new(patients.iter().map(|patient| patient.case.as_str())),
         }
     }
-    let mut named = Vec::new();
-    for (set, column) in columns {
-        for row in table.rows.iter().filter(|row| !row.cell(column).is_empty()) {
-            named.push(Named { line: row.line, set, id: row.cell(column).into() });
+
+    fn find(&self, id: &str) -> Match {
+        let id = slide_name(id);
+        match (self.cases.find(id), self.slides.get(id)) {
+            (Match::Nothing | Match::Several(_), Some(&patient)) => Match::One(patient),
+            (found, _) => found,
         }
     }
-    Some(named)
-}
-
-#[derive(Deserialize)]
-struct Stamp {
-    splits: Vec<StampSplit>,
-}
-
-#[derive(Deserialize)]
-struct StampSplit {
-    train_patients: Vec<String>,
-    test_patients: Vec<String>,
-}
-
-fn from_json(path: &Path, fold: usize, problems: &mut Problems) -> Option<Vec<Named>> {
-    let text = read_text(path, problems)?;
-    let mut wrong = |line, why| {
-        problems.push(Problem::Config { file: path.into(), line, why });
-        None
-    };
-    let stamp: Stamp = match serde_json::from_str(&text) {
-        Ok(stamp) => stamp,
-        Err(e) => return wrong(e.line(), e.to_string()),
-    };
-    let Some(split) = stamp.splits.get(fold) else {
-        return wrong(1, format!("fold {fold} is asked for, but there are {} splits", stamp.splits.len()));
-    };
-    // Where in the text an id stands is not known, nor does it matter: a list is searched by the id.
-    let named = |set, ids: &[String]| ids.iter().map(|id| Named { line: 1, set, id: id.clone() }).collect::<Vec<_>>();
-    Some(named("train", &split.train_patients).into_iter().chain(named("test", &split.test_patients)).collect())
 }
 
 /// Finds the patients that ids stand for.
-fn resolve(path: &Path, named: Vec<Named>, patients: &[Patient], problems: &mut Problems) -> Split {
-    let mut known: HashMap<&str, usize> = HashMap::new();
-    for (index, patient) in patients.iter().enumerate() {
-        known.extend(patient.slides.iter().map(|slide| (slide.as_str(), index)));
-    }
-    known.extend(patients.iter().enumerate().map(|(index, patient)| (patient.case.as_str(), index)));
+fn resolve(named: Vec<Named>, patients: &[Patient], left_out: &[Patient], problems: &mut Problems) -> Split {
+    let (known, left_out) = (Known::new(patients), Known::new(left_out));
     let mut listed = HashSet::new();
     let mut set_of: HashMap<usize, &'static str> = HashMap::new();
     let mut split = Split::default();
-    for Named { line, set, id } in named {
-        let file = path.to_path_buf();
-        let Some(&patient) = known.get(id.strip_suffix(".svs").unwrap_or(&id)) else {
-            problems.push(Problem::UnknownCase { file, line, set, id });
-            continue;
+    for Named { file, line, set, id } in named {
+        let file = file.to_path_buf();
+        let patient = match known.find(&id) {
+            Match::One(patient) => patient,
+            Match::Nothing if left_out.find(&id) != Match::Nothing => continue,
+            Match::Nothing => {
+                problems.push(Problem::UnknownCase { file, line, set, id });
+                continue;
+            }
+            Match::Several(like) => {
+                let like = like.into_iter().map(|p| patients[p].case.clone()).collect();
+                problems.push(Problem::Ambiguous { file, id, like });
+                continue;
+            }
         };
         if !listed.insert((set, id.clone())) {
             problems.push(Problem::CaseTwice { file, line, set, id });
@@ -291,6 +288,100 @@ mod tests {
         assert_eq!((split.train, split.validation, split.test), (vec![0, 3], vec![1], vec![]));
         let split = read("train,val,test\nP000-1.svs,P001-2,P002-1\nP000-2,,\n", ".csv").unwrap();
         assert_eq!((split.train, split.validation, split.test), (vec![0], vec![1], vec![2]));
+    }
+
+    /// Reads fold 1 of a file or folder that is made of these files.
+    fn fold_1(files: &[(&str, &str)], path: &str) -> Result<Split> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        Split::read(&folder.path().join(path), 1, &cohort(6))
+    }
+
+    fn sets(split: Split) -> [Vec<usize>; 3] {
+        [split.train, split.validation, split.test]
+    }
+
+    #[test]
+    fn the_flags_of_clam_are_read() {
+        let text = ",train,val,test\nP000-1,True,False,False\nP000-2,True,False,False\nP001-1,False,True,False\n\
+                    P002-1,False,False,True\nP003-1,False,False,False\n";
+        assert_eq!(sets(read(text, ".csv").unwrap()), [vec![0], vec![1], vec![2]]);
+        let twice = "id,train,val\nP000-1,TRUE,FALSE\nP001-1,FALSE,TRUE\nP002-1,TRUE,TRUE\n,TRUE,FALSE\n";
+        let found = problems(twice);
+        assert!(
+            matches!(found[..], [Problem::Blank { line: 5, .. }, Problem::CaseInTwoSets { line: 4, .. }]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn the_folds_of_patho_bench_are_read_of_the_one_asked_for() {
+        let text = "case_id\tslide_id\tOS\tfold_0\tfold_1\nP000\tP000-1\t1\ttest\ttrain\nP000\tP000-2\t1\ttest\ttrain\n\
+                    P001\tP001-1\t0\ttrain\ttest\nP002\tP002-1\t0\ttrain\tval\nP003\tP003-1\t0\ttrain\t\n";
+        let split = fold_1(&[("k=all.tsv", text)], "k=all.tsv").unwrap();
+        assert_eq!(sets(split), [vec![0], vec![2], vec![1]]);
+        let none = fold_1(&[("k=all.tsv", "case_id\tfold_0\nP000\ttrain\n")], "k=all.tsv");
+        assert!(
+            matches!(none, Err(Error::Data(p)) if matches!(&p.0[0], Problem::MissingColumn { column, .. } if column == "fold_1"))
+        );
+        let strange = fold_1(&[("k=all.tsv", "case_id\tfold_1\nP000\ttrian\n")], "k=all.tsv");
+        assert!(matches!(strange, Err(Error::Data(p)) if p.to_string().contains("\"trian\" is no set")));
+    }
+
+    #[test]
+    fn folders_of_folds_and_of_sets_are_read() {
+        let lists =
+            [("splits_0.csv", ",train,val\n0,P005,P004\n"), ("splits_1.csv", ",train,val\n0,P000,P001\n1,P002,\n")];
+        assert_eq!(sets(fold_1(&lists, "").unwrap()), [vec![0, 2], vec![1], vec![]]);
+        let of_sets = [
+            ("OS_k=1/train.csv", "case_id,slide_id,os_censorship\nP000,P000-1,0\nP000,P000-2,0\nP002,P002-1,1\n"),
+            ("OS_k=1/test.csv", "case_id,slide_id,os_censorship\nP001,P001-1,0\n"),
+            ("OS_k=1/test_cptac.csv", "case_id,slide_id,os_censorship\nC3L-1,C3L-1-21,0\n"),
+            ("OS_k=0/train.csv", "case_id\nP003\n"),
+        ];
+        for path in ["", "OS_k=1"] {
+            assert_eq!(sets(fold_1(&of_sets, path).unwrap()), [vec![0, 2], vec![], vec![1]]);
+        }
+        let slides = [("train.csv", "slide_id\nP000-1.svs\n"), ("val.csv", "slide_id\nP001-2.svs\n")];
+        assert_eq!(sets(fold_1(&slides, "").unwrap()), [vec![0], vec![1], vec![]]);
+        for files in [
+            &[("x.csv", "a\n1\n")][..],
+            &[("a_k=1/train.csv", "case_id\nP000\n"), ("b_k=1/train.csv", "case_id\nP000\n")],
+        ] {
+            let refused = fold_1(files, "");
+            assert!(
+                matches!(&refused, Err(Error::Data(p)) if matches!(p.0[..], [Problem::SplitForm { .. }])),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_split_of_a_run_is_read_again() {
+        let text = "case_id,set\nP000,train\nP001,validation\nP002,test\nP003,none\n";
+        assert_eq!(sets(read(text, ".csv").unwrap()), [vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn barcodes_of_slides_and_samples_find_their_patients() {
+        let mut patients = cohort(2);
+        for (patient, case) in patients.iter_mut().zip(["TCGA-AA-0001", "TCGA-AA-0002"]) {
+            (patient.case, patient.slides) = (case.into(), Vec::new());
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let slide = "TCGA-AA-0001-01Z-00-DX1.195576CF-B739-4BD9-B15B-4A70AE287D3E.svs";
+        std::fs::write(file.path(), format!("train,val\n{slide},TCGA-AA-0002-01A\n")).unwrap();
+        assert_eq!(sets(Split::read(file.path(), 0, &patients).unwrap()), [vec![0], vec![1], vec![]]);
+        (patients[0].case, patients[1].case) = ("TCGA-AA-0001-01".into(), "TCGA-AA-0001-06".into());
+        std::fs::write(file.path(), "train,val\nTCGA-AA-0001-01,TCGA-AA-0001\n").unwrap();
+        let found = Split::read(file.path(), 0, &patients);
+        assert!(
+            matches!(&found, Err(Error::Data(p)) if matches!(&p.0[..], [Problem::Ambiguous { like, .. }] if like.len() == 2))
+        );
     }
 
     #[test]

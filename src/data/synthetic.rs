@@ -16,6 +16,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
 use super::atomic::write_file;
+use super::dialect::TimeUnit;
 use super::file::{ClinicalFile, CohortFile, RnaFile, SlidesFile};
 use crate::error::{Error, Result};
 use crate::rng::{Draws, Stream, name32};
@@ -102,8 +103,9 @@ impl SyntheticStudy {
             name: site.into(),
             clinical: ClinicalFile {
                 file: Path::new(site).join("clinical.csv"),
-                case: "case_id".into(),
-                time: "months".into(),
+                case: Some("case_id".into()),
+                time: Some("months".into()),
+                time_unit: Some(TimeUnit::Months),
                 event: Some("died".into()),
                 covariates: vec!["age".into(), "sex".into()],
                 ..ClinicalFile::default()

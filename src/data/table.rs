@@ -1,4 +1,5 @@
-//! Tables of comma- or tab-separated text, with the line of each row as a text editor shows it.
+//! Tables of text separated by commas, tabs or semicolons, plain or packed, with the line of each row as a text editor
+//! shows it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,11 +7,14 @@ use std::path::{Path, PathBuf};
 
 use csv::{ReaderBuilder, StringRecord};
 
+use super::archive::unpack;
 use super::problem::{Problem, Problems};
 use crate::error::said;
 
 /// More columns than any table of genes has.
 const MAX_COLUMNS: usize = 250_000;
+/// More bytes than any text of a cohort has. Text is read as a whole; a file with holes may be longer than the memory.
+const MAX_TEXT: u64 = 1 << 32;
 
 /// A table in memory.
 #[derive(Debug)]
@@ -33,17 +37,16 @@ impl Row {
     pub(crate) fn cell(&self, column: usize) -> &str {
         self.cells.get(column).unwrap_or("")
     }
-
-    /// All cells.
-    pub(crate) fn cells(&self) -> impl Iterator<Item = &str> {
-        self.cells.iter()
-    }
 }
 
-/// Reads a text file of the user: a regular file in UTF-8, without its byte order mark.
+/// Reads a text file of the user: a regular file in UTF-8, without its byte order mark, or packed alone in an archive.
 pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> {
     let bytes = match fs::metadata(file) {
         Ok(data) if !data.is_file() => Err(std::io::Error::other("not a regular file")),
+        Ok(data) if data.len() > MAX_TEXT => {
+            let said = format!("{} bytes, of a text at most {MAX_TEXT} are read", data.len());
+            Err(std::io::Error::other(said))
+        }
         Ok(_) => fs::read(file),
         Err(e) => Err(e),
     };
@@ -51,6 +54,13 @@ pub(crate) fn read_text(file: &Path, problems: &mut Problems) -> Option<String> 
         Ok(bytes) => bytes,
         Err(e) => {
             problems.push(Problem::Unreadable { file: file.into(), why: said(&e) });
+            return None;
+        }
+    };
+    let bytes = match unpack(bytes) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            problems.push(Problem::Archive { file: file.into(), why });
             return None;
         }
     };
@@ -68,14 +78,38 @@ fn newlines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
+/// What separates the cells of a table with this header. Spreadsheets write semicolons where a comma is the decimal point.
+fn delimiter(header: &str) -> u8 {
+    let [tabs, commas, semicolons] = ['\t', ',', ';'].map(|c| header.matches(c).count());
+    if tabs > commas {
+        b'\t'
+    } else if commas == 0 && semicolons > 0 {
+        b';'
+    } else {
+        b','
+    }
+}
+
 impl Table {
     /// Reads a table whose rows all have as many cells as its header; `ragged` allows them to have fewer.
     pub(crate) fn read(file: &Path, ragged: bool, problems: &mut Problems) -> Option<Table> {
+        Table::read_below(file, ragged, None, problems)
+    }
+
+    /// Like [`read`](Self::read), but lines before the header that start with `comment` are passed over.
+    pub(crate) fn read_below(
+        file: &Path,
+        ragged: bool,
+        comment: Option<char>,
+        problems: &mut Problems,
+    ) -> Option<Table> {
         let text = read_text(file, problems)?;
-        let first = text.lines().next().unwrap_or("");
-        let tabs = first.contains('\t') && !first.contains(',');
+        let is_comment = |line: &&str| comment.is_some_and(|c| line.starts_with(c));
+        let skipped: usize = text.split_inclusive('\n').take_while(is_comment).map(str::len).sum();
+        let above = newlines(&text.as_bytes()[..skipped]);
+        let text = &text[skipped..];
         let mut reader = ReaderBuilder::new()
-            .delimiter(if tabs { b'\t' } else { b',' })
+            .delimiter(delimiter(text.lines().next().unwrap_or("")))
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
@@ -83,7 +117,7 @@ impl Table {
 
         let mut header: Option<Vec<String>> = None;
         let mut rows = Vec::new();
-        let (mut line, mut counted) = (1, 0);
+        let (mut line, mut counted) = (1 + above, 0);
         let mut record = StringRecord::new();
         // Neither can fail: the text is in memory, is UTF-8, and may have rows of any length.
         while reader.read_record(&mut record).unwrap_or(false) {
@@ -175,6 +209,36 @@ mod tests {
     }
 
     #[test]
+    fn semicolons_separate_where_there_is_neither_comma_nor_tab() {
+        let (table, _) = read(b"a;b\n1;2,5\n", false);
+        assert_eq!(table.unwrap().rows[0].cell(1), "2,5");
+        assert_eq!(read(b"a\tb, c\td\n1\t2\t3\n", false).0.unwrap().header, ["a", "b, c", "d"]);
+        assert_eq!(read(b"a;b,c\n1;2,3\n", false).0.unwrap().header, ["a;b", "c"]);
+    }
+
+    #[test]
+    fn comments_above_the_header_are_passed_over_where_they_are_expected() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "#Identifier, long\t#x\n#1\nID\tOS\n#P\t1\n").unwrap();
+        let mut problems = Problems::default();
+        let table = Table::read_below(file.path(), false, Some('#'), &mut problems).unwrap();
+        assert!(problems.is_empty());
+        assert_eq!(
+            (&table.header[..], table.rows[0].line, table.rows[0].cell(0)),
+            (&["ID", "OS"].map(String::from)[..], 4, "#P")
+        );
+    }
+
+    #[test]
+    fn a_packed_table_and_a_plain_one_called_zip_are_told_apart_by_content() {
+        let packed = crate::data::archive::tests::zip(&[("../x/table.csv.zip", b"a,b\r\n1,2\r\n")], true);
+        assert_eq!(read(&packed, false).0.unwrap().rows[0].cell(1), "2");
+        assert!(matches!(read(&packed[..packed.len() - 1], false).1.0[..], [Problem::Archive { .. }]));
+        let bytes = [b"\xff\xfea\0", &packed[..]].concat();
+        assert!(matches!(read(&bytes, false).1.0[..], [Problem::NotUtf8 { line: 1, .. }]));
+    }
+
+    #[test]
     fn ragged_rows_are_named_unless_allowed() {
         let (_, problems) = read(b"a,b\n1\n1,2,3\n", false);
         assert!(matches!(
@@ -205,6 +269,19 @@ mod tests {
         let mut problems = Problems::default();
         assert!(Table::read(folder.path(), false, &mut problems).is_none());
         assert!(matches!(problems.0[..], [Problem::Unreadable { .. }]));
+    }
+
+    #[test]
+    fn a_text_longer_than_memory_is_refused_and_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // A hole: the disk holds next to nothing of it.
+        file.as_file().set_len(1 << 40).unwrap();
+        let mut problems = Problems::default();
+        assert!(Table::read(file.path(), false, &mut problems).is_none());
+        assert!(
+            matches!(&problems.0[..], [Problem::Unreadable { why, .. }] if why.contains("1099511627776")),
+            "{problems}"
+        );
     }
 
     #[test]

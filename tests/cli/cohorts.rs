@@ -171,7 +171,7 @@ fn an_unknown_or_mistyped_key_of_a_cohort_file() {
     let words = ["north.toml: line 2: unknown field `nmae`", "`name`"];
     refused(|s| s.edit("north.toml", "name = ", "nmae = "), &words);
     refused(|s| s.edit("north.toml", "time = \"months\"", "time = 7"), &["north.toml: line 7:", "expected a string"]);
-    refused(|s| s.edit("north.toml", "[rna]", "[rna"), &["north.toml: line 11:"]);
+    refused(|s| s.edit("north.toml", "[rna]", "[rna"), &["north.toml: line 12:"]);
     refused(
         |s| s.edit("north.toml", "north/clinical.csv", "north/no.csv"),
         &["north/no.csv", "no such file or directory"],

@@ -5,6 +5,16 @@ use proptest::prelude::*;
 
 use crate::study::{Study, bags, features, le};
 
+/// A table with the columns of every preset.
+const TABLE: &str =
+    "case_id,slide_id,survival_months,censorship,os_survival_days,os_censorship,bcr_patient_barcode,_PATIENT,\
+OS,OS.time,Redaction,PATIENT_ID,OS_STATUS,OS_MONTHS,case_submitter_id,vital_status,days_to_death,days_to_last_follow_up
+A,a1.svs,1.5,0,40,0,A,A,1,40,,A,1:DECEASED,1.5,A,Dead,40,'--
+A,a2.svs,1.5,0,40,0,A2,A,1,40,,A,1:DECEASED,1.5,A,Dead,40,'--
+B,b.svs,0,1,0,1,B,B,0,0,,B,0:LIVING,0,B,Alive,'--,0
+C,c.svs,9,1,90,1,C,C,0,90,Redacted,C,0:LIVING,9,C,Alive,'--,90
+";
+
 fn with_bags(bytes: &[u8]) -> Vec<Problem> {
     let study = Study::new();
     study.write("bags.safetensors", bytes);
@@ -131,12 +141,61 @@ proptest! {
     }
 
     #[test]
+    fn no_clinical_table_panics_under_any_preset(
+        preset in prop::sample::select(&["mcat", "survpath", "mmp", "tcga-cdr", "xena", "cbioportal", "gdc"][..]),
+        policy in prop::sample::select(&["error", "drop", "smallest"][..]),
+        noise in proptest::collection::vec((any::<prop::sample::Index>(), "[\\PC]{0,3}|\n|\r\n|\t|,|;|\"|0|-1|1e999|NaN"), 0..8),
+        bytes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+    ) {
+        let mut text = TABLE.to_owned();
+        for (place, piece) in noise {
+            let mut place = place.index(text.len());
+            while !text.is_char_boundary(place) {
+                place -= 1;
+            }
+            text.insert_str(place, &piece);
+        }
+        let mut table = text.into_bytes();
+        for (place, byte) in bytes {
+            let place = place.index(table.len());
+            table[place] = byte;
+        }
+        let study = crate::dialects::study(&format!("preset = {preset:?}\ntime_zero = {policy:?}\nmissing = \"drop\""), table);
+        let report = check(study.path("cohort.toml"));
+        match study.open() {
+            Ok(cohort) => prop_assert!(report.sound && cohort.times().iter().all(|t| t.is_finite() && *t > 0.0)),
+            Err(error) => prop_assert!(!report.sound && !error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn no_table_of_expression_or_signatures_panics(
+        table in "(c|g|v|A|B|C|TP53|,|\n|\t|1|0|\"|-|nan){0,60}",
+        form in prop::sample::select(&["", "case = \"c\"", "case = \"c\"\ngene = \"g\"\nvalue = \"v\"", "suffix = \"3\""][..]),
+    ) {
+        let study = Study::new();
+        study.edit("cohort.toml", "file = \"rna.safetensors\"\ngenes = \"genes.txt\"", &format!("file = \"rna.csv\"\n{form}"));
+        study.edit("cohort.toml", "family = \"h\"\n", "");
+        for (name, text) in [("rna.csv", table.clone()), ("rna.csv", format!("c,g,v\n{table}")), ("signatures.csv", table)] {
+            study.write(name, text);
+            prop_assert_eq!(check(study.path("cohort.toml")).sound, study.open().is_ok());
+        }
+    }
+
+    #[test]
     fn splits_out_of_noise_never_panic(text in "\\PC{0,200}|(train|val|test|A|B|C|,|\n){0,40}") {
         let study = Study::new();
         study.write("split.csv", &text);
         study.write("split.json", &text);
         let patients = study.open().unwrap().patients;
         let _ = Split::read(&study.path("split.csv"), 0, &patients);
+        std::fs::create_dir(study.path("folder")).unwrap();
+        for header in ["case_id,fold_0", "case_id,set", ",train,val", "case_id"] {
+            study.write("split.csv", format!("{header}\n{text}"));
+            study.write("folder/train.csv", format!("{header}\n{text}"));
+            let _ = Split::read(&study.path("split.csv"), 0, &patients);
+            let _ = Split::read(&study.path("folder"), 0, &patients);
+        }
         prop_assert!(Split::read(&study.path("split.json"), 0, &patients).is_err());
     }
 }
