@@ -14,6 +14,7 @@ mod bench;
 mod check;
 mod doctor;
 mod evaluate;
+mod inspect;
 mod predict;
 mod progress;
 mod quickstart;
@@ -66,6 +67,8 @@ enum Command {
     Predict(predict::Predict),
     /// Everything that is wrong with a cohort, and what is in it
     Check(check::Check),
+    /// What files are, and what onkos would do with them
+    Inspect(inspect::Inspect),
     /// What this build and this machine can do
     Doctor(doctor::Doctor),
     /// Time each op beside what the machine can do
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Evaluate(command) => command.run(&cli.global, device),
         Command::Predict(command) => command.run(&cli.global, device),
         Command::Check(command) => command.run(&cli.global),
+        Command::Inspect(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
         Command::Bench(command) => command.run(&cli.global, device),
     });
