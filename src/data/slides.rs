@@ -21,6 +21,8 @@ pub(crate) struct Slides {
     pub(crate) files: Vec<PathBuf>,
     /// Slides that the clinical table names and the folder has not, each with the index of its patient.
     pub(crate) missing: Vec<(usize, String)>,
+    /// Patients with a slide that was refused.
+    pub(crate) refused: BTreeSet<usize>,
     /// Slides whose file has no instances.
     pub(crate) empty: Vec<String>,
     /// What was done to features while they were read, in sentences.
@@ -89,7 +91,14 @@ fn packed(path: &Path, clinical: Option<&Clinical>, problems: &mut Problems) -> 
     });
     let bags = Bags::new(matrix.width(), matrix.dtype(), pieces.collect());
     let notes = notes(&[path.into()], &[matrix.notes().to_vec()]);
-    Some(Slides { bags, files: vec![path.into()], missing: Vec::new(), empty: Vec::new(), notes })
+    Some(Slides {
+        bags,
+        files: vec![path.into()],
+        missing: Vec::new(),
+        refused: BTreeSet::new(),
+        empty: Vec::new(),
+        notes,
+    })
 }
 
 /// Each note once, with how many files it is about.
@@ -104,6 +113,7 @@ fn notes(files: &[PathBuf], of_files: &[Vec<String>]) -> Vec<String> {
     }
     let sentence = |(note, file, count): (&String, &PathBuf, usize)| match count {
         1 => format!("{}: {note}", file.display()),
+        2 => format!("{} and 1 more file: {note}", file.display()),
         _ => format!("{} and {} more files: {note}", file.display(), count - 1),
     };
     found.into_iter().map(sentence).collect()
@@ -154,7 +164,7 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
     };
     let mut first: Option<(PathBuf, Kind)> = None;
     let (mut files, mut missing, mut empty) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut pieces, mut said) = (Vec::new(), Vec::new());
+    let (mut pieces, mut said, mut refused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, patient) in clinical.patients.iter().enumerate() {
         let mut names: Vec<&str> = patient.slides.iter().map(String::as_str).collect();
         if !names.iter().any(|name| folder.find(name).is_some()) && folder.find(&patient.case).is_some() {
@@ -173,6 +183,7 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
                 Ok(file) => file,
                 Err(problem) => {
                     problems.push(problem);
+                    refused.insert(index);
                     continue;
                 }
             };
@@ -185,6 +196,7 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
             if !want.agrees(&kind) {
                 let (want, got) = (want.to_string(), kind.to_string());
                 problems.push(Problem::SlideDiffers { file: path, first: known.clone(), want, got });
+                refused.insert(index);
                 continue;
             }
             bag.push(Piece { name: name.to_owned(), first_row: 0, rows: file.rows(), file: Arc::new(file) });
@@ -193,7 +205,7 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
     }
     let kind = first.map_or(Kind { width: 0, dtype: FeatureType::F32, encoder: None }, |(_, kind)| kind);
     let bags = Bags::new(kind.width, kind.dtype, pieces);
-    Some(Slides { bags, notes: notes(&files, &said), files, missing, empty })
+    Some(Slides { bags, notes: notes(&files, &said), files, missing, refused, empty })
 }
 
 /// What all slides of a cohort must have in common.

@@ -44,12 +44,7 @@ pub(super) fn found(path: &Path, map: Arc<Map>) -> Result<Found, Problem> {
     if !stamp {
         found.patch = PatchSize {
             pixels: number(&of_coords, "patch_size"),
-            level0_pixels: number(&of_coords, "patch_size_level0").or_else(|| {
-                number(&of_coords, "custom_downsample")
-                    .or_else(|| number(&of_coords, "downsample"))
-                    .zip(number(&of_coords, "patch_size"))
-                    .map(|(by, size)| by * size)
-            }),
+            level0_pixels: number(&of_coords, "patch_size_level0"),
             microns: None,
         };
         found.coords = coords.map(|array| (array, CoordUnit::Level0Pixels, 1.0));

@@ -104,11 +104,10 @@ pub(super) struct Array {
 
 /// The bytes of an array without gaps, if they can be counted.
 pub(super) fn extent(shape: &[usize], number: Number) -> Option<usize> {
-    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    // A dimension of 0 must not hide one that overflows with the others.
-    let largest = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
-    largest.checked_mul(number.bytes())?;
-    elements?.checked_mul(number.bytes())
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(number.bytes(), |n, &d| n.checked_mul(d))
 }
 
 /// The strides in bytes of rows that lie one after another, the last index first.
@@ -341,10 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn extents_that_overflow_are_none_even_beside_a_zero() {
+    fn extents_that_overflow_are_none_and_those_of_nothing_0() {
         assert_eq!(extent(&[3, 5], Number::F16), Some(30));
-        assert_eq!(extent(&[0, 5], Number::F16), Some(0));
-        for shape in [&[usize::MAX, 2][..], &[0, usize::MAX], &[1 << 40, 1 << 40, 0]] {
+        assert_eq!(extent(&[], Number::F16), Some(2));
+        for shape in [&[0, 5][..], &[0, usize::MAX], &[1 << 40, 1 << 40, 0]] {
+            assert_eq!(extent(shape, Number::F64), Some(0), "{shape:?}");
+        }
+        for shape in [&[usize::MAX, 2][..], &[1 << 61], &[1 << 40, 1 << 40]] {
             assert_eq!(extent(shape, Number::F64), None, "{shape:?}");
         }
     }

@@ -162,9 +162,6 @@ impl Kind {
         const PROTOCOL: u8 = 0x80;
         // The number 0x1950a86a20f9469cfc6c that torch wrote first, as a pickle.
         const LEGACY: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-        if hdf5::begins(file) {
-            return Kind::Hdf5;
-        }
         match file {
             [] => Kind::Other("is empty; copy or write the file again"),
             [b'P', b'K', 3 | 5, 4 | 6, ..] => Kind::Zip,
@@ -179,6 +176,7 @@ impl Kind {
             _ if file.starts_with(b"version https://git-lfs") => {
                 Kind::Other("is a pointer of git-lfs and not the file; get the file with git lfs pull")
             }
+            _ if hdf5::begins(file) => Kind::Hdf5,
             [_, _, _, _, _, _, _, _, b'{', ..] => Kind::Safetensors,
             _ => Kind::Other("is none of HDF5, .pt of torch, npy, npz and safetensors"),
         }
@@ -322,12 +320,10 @@ impl FeatureFile {
         if self.matrix.number != Number::F64 {
             return self.matrix.read(rows, to).map_err(damaged);
         }
-        /// Doubles that are rounded at once.
-        const DOUBLES: usize = 1 << 16;
         if to.is_empty() {
             return Ok(());
         }
-        let step = (DOUBLES / self.matrix.width).max(1);
+        let step = (self.matrix.block() / (size_of::<f64>() * self.matrix.width)).max(1);
         let mut doubles = vec![0f64; step.min(rows.len()) * self.matrix.width];
         let mut floats = vec![0f32; doubles.len()];
         for (first, to) in rows.clone().step_by(step).zip(to.chunks_mut(step * self.row_bytes())) {
