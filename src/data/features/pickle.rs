@@ -171,7 +171,7 @@ impl Machine<'_> {
         self.stack.last().copied().ok_or_else(cut)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>, String> {
+    fn down_to_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().ok_or_else(cut)?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
@@ -243,11 +243,15 @@ impl Machine<'_> {
                     return Err(format!("its pickle is of protocol {protocol}, which is not known"));
                 }
             }
-            0x95 => drop(self.take(8)?),
+            0x95 => {
+                self.take(8)?;
+            }
             b'.' => return self.pop().map(Some),
             b'(' => self.marks.push(self.stack.len()),
-            b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'0' => {
+                self.pop()?;
+            }
+            b'1' => drop(self.down_to_mark()?),
             b'2' => {
                 let top = self.top()?;
                 self.stack.push(top);
@@ -294,7 +298,7 @@ impl Machine<'_> {
             }
             b')' => self.push(Node::Tuple(Vec::new())),
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.push(Node::Tuple(items));
             }
             0x85..=0x87 => self.tuple(usize::from(operation - 0x84))?,
@@ -304,7 +308,7 @@ impl Machine<'_> {
                 self.extend_list(vec![item])?;
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.extend_list(items)?;
             }
             b'}' => self.push(Node::Dict(Vec::new())),
@@ -313,7 +317,7 @@ impl Machine<'_> {
                 self.extend_dict(&[key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.extend_dict(&items)?;
             }
             b'c' => {
