@@ -151,7 +151,9 @@ fn statistics_count_rows() {
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     };
     (0..WIDTH).for_each(|column| set(2, column, 0.0));
-    (set(5, 3, f32::NAN), set(5, 4, f32::INFINITY), set(9, 0, f32::NEG_INFINITY)).0;
+    set(5, 3, f32::NAN);
+    set(5, 4, f32::INFINITY);
+    set(9, 0, f32::NEG_INFINITY);
     let name = folder.path().join("x.npy");
     std::fs::write(&name, bytes).unwrap();
     let counted = FeatureFile::open(name).unwrap().statistics().unwrap();
