@@ -9,6 +9,9 @@ mod commands;
 #[path = "cli/cohorts.rs"]
 mod cohorts;
 
+#[path = "cli/inspect.rs"]
+mod inspect;
+
 #[path = "cli/settings.rs"]
 mod settings;
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::features::FeatureFile;
 use super::problem::{Problem, Problems};
-use super::tensors::TensorFile;
 use crate::element::Element;
+use crate::error::Result;
 use crate::features::{FeatureType, Features};
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
@@ -26,14 +27,12 @@ pub struct Bags {
 /// Consecutive rows of one file.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
-    pub(super) file: Arc<TensorFile>,
+    pub(super) file: Arc<FeatureFile>,
     /// The slide, or the case where a bag is not told apart by slides.
     pub(super) name: String,
-    /// The row of the tensor `features` that the piece starts with.
+    /// The row of the file that the piece starts with.
     pub(super) first_row: usize,
     pub(super) rows: usize,
-    /// Where the first row starts in the file.
-    pub(super) start: usize,
 }
 
 /// A row and a column of a block, and what stands there.
@@ -68,50 +67,56 @@ impl Bags {
     /// Copies the bags of the given patients, in that order, into one matrix.
     ///
     /// A patient may occur more than once. Patients are indices into those of the cohort.
-    pub fn gather(&self, patients: &[usize]) -> (Features, Ragged) {
+    ///
+    /// # Errors
+    /// [`Error::Data`](crate::Error::Data) if a file is damaged where it is compressed or in chunks. What has been
+    /// looked through by [`Cohort::open`](super::Cohort::open) is not, unless it was changed since.
+    pub fn gather(&self, patients: &[usize]) -> Result<(Features, Ragged)> {
         let ragged = Ragged::from_lengths(patients.iter().map(|&p| self.ragged.bag(p).len()));
         let features = match self.dtype {
-            FeatureType::F32 => Features::F32(self.copy(patients, ragged.rows())),
-            FeatureType::F16 => Features::F16(self.copy(patients, ragged.rows())),
-            FeatureType::Bf16 => Features::Bf16(self.copy(patients, ragged.rows())),
+            FeatureType::F32 => Features::F32(self.copy(patients, ragged.rows())?),
+            FeatureType::F16 => Features::F16(self.copy(patients, ragged.rows())?),
+            FeatureType::Bf16 => Features::Bf16(self.copy(patients, ragged.rows())?),
         };
-        (features, ragged)
+        Ok((features, ragged))
     }
 
     /// The bags of the given patients as elements of `T`, whose size must be that of the element type.
-    fn copy<T: Element>(&self, patients: &[usize], rows: usize) -> Tensor<T> {
+    fn copy<T: Element>(&self, patients: &[usize], rows: usize) -> Result<Tensor<T>> {
         let mut elements = vec![T::default(); rows * self.width];
-        self.read(patients, 0, bytemuck::cast_slice_mut(&mut elements));
-        Tensor::new(&[rows, self.width], elements).expect("the elements were counted from the same rows")
+        self.read(patients, 0, bytemuck::cast_slice_mut(&mut elements))?;
+        Tensor::new(&[rows, self.width], elements)
     }
 
     /// Copies bytes of the bags of the given patients, one after another, from byte `from` of all of them on.
-    pub(crate) fn read(&self, patients: &[usize], from: usize, to: &mut [u8]) {
-        /// What one task copies: large enough to be worth one, small enough to share a long bag among threads.
-        const BLOCK: usize = 1 << 20;
+    pub(crate) fn read(&self, patients: &[usize], from: usize, to: &mut [u8]) -> Result<()> {
         let (mut left, mut skip, mut jobs) = (to, from, Vec::new());
+        let row_bytes = self.width * self.dtype.bytes();
         for piece in patients.iter().flat_map(|&p| &self.pieces[p]) {
-            let bytes = piece.rows * self.width * self.dtype.bytes();
+            let bytes = piece.rows * row_bytes;
             if bytes <= skip {
                 skip -= bytes;
                 continue;
             }
-            let (start, len) = (piece.start + skip, (bytes - skip).min(left.len()));
+            let (start, len) = (piece.first_row * row_bytes + skip, (bytes - skip).min(left.len()));
             skip = 0;
             let (to, rest) = left.split_at_mut(len);
-            jobs.extend(to.chunks_mut(BLOCK).enumerate().map(|(i, to)| (piece, start + i * BLOCK, to)));
+            // What one task copies: large enough to be worth one, small enough to share a long bag among threads.
+            let block = piece.file.block_rows() * row_bytes;
+            jobs.extend(to.chunks_mut(block).enumerate().map(|(i, to)| (piece, start + i * block, to)));
             left = rest;
             if left.is_empty() {
                 break;
             }
         }
         assert!(left.is_empty(), "more bytes were asked for than the bags have");
-        jobs.into_par_iter().for_each(|(piece, start, to)| {
-            to.copy_from_slice(piece.file.bytes(start..start + to.len()));
-        });
+        let copied: Vec<Option<Problem>> =
+            jobs.into_par_iter().map(|(piece, start, to)| piece.file.bytes_into(start, to).err()).collect();
+        Problems(copied.into_iter().flatten().collect()).or(())
     }
 
-    /// Looks at every element of every bag and reports each slide with a NaN or an infinity in it.
+    /// Looks at every element of every bag and reports each slide with a NaN or an infinity in it, and each that cannot
+    /// be read.
     ///
     /// Reads all files once; the work is divided by slides and blocks of rows.
     pub(super) fn scan(&self, problems: &mut Problems) {
@@ -120,25 +125,36 @@ impl Bags {
     }
 
     fn scan_piece(&self, piece: &Piece) -> Option<Problem> {
-        /// Small enough to share a long bag among threads, large enough to be worth a task.
-        const BLOCK: usize = 1 << 20;
         let row_bytes = self.width * self.dtype.bytes();
-        let bytes = piece.file.bytes(piece.start..piece.start + piece.rows * row_bytes);
-        let block_rows = (BLOCK / row_bytes).max(1);
-        let blocks: Vec<(Option<Place>, usize)> = bytes
-            .par_chunks(block_rows * row_bytes)
-            .map(|block| if self.dtype.has_non_finite(block) { self.wrong_rows(block, row_bytes) } else { (None, 0) })
+        let (step, end) = (piece.file.block_rows(), piece.first_row + piece.rows);
+        let firsts: Vec<usize> = (piece.first_row..end).step_by(step).collect();
+        let look = |bytes: &[u8]| {
+            if self.dtype.has_non_finite(bytes) { self.wrong_rows(bytes, row_bytes) } else { (None, 0) }
+        };
+        let blocks: Vec<Result<(Option<Place>, usize), Problem>> = firsts
+            .par_iter()
+            .map(|&first| {
+                let rows = first..(first + step).min(end);
+                if let Some(bytes) = piece.file.slice(rows.clone()) {
+                    return Ok(look(bytes));
+                }
+                let mut bytes = vec![0; rows.len() * row_bytes];
+                piece.file.bytes_into(first * row_bytes, &mut bytes).map(|()| look(&bytes))
+            })
             .collect();
-        let (block, (row, column, value)) =
-            blocks.iter().enumerate().find_map(|(b, (first, _))| Some((b, (*first)?)))?;
-        Some(Problem::FeatureNotFinite {
-            file: piece.file.path.clone(),
-            name: piece.name.clone(),
-            row: piece.first_row + block * block_rows + row,
-            column,
-            value,
-            rows: blocks.iter().map(|(_, rows)| rows).sum(),
-        })
+        let mut wrong = (None, 0);
+        for (block, first) in blocks.into_iter().zip(firsts) {
+            match block {
+                Ok((place, rows)) => {
+                    let place = place.map(|(row, column, value)| (first + row, column, value));
+                    wrong = (wrong.0.or(place), wrong.1 + rows);
+                }
+                Err(problem) => return Some(problem),
+            }
+        }
+        let ((row, column, value), rows) = (wrong.0?, wrong.1);
+        let (file, name) = (piece.file.path().into(), piece.name.clone());
+        Some(Problem::FeatureNotFinite { file, name, row, column, value, rows })
     }
 
     /// The first element of a block that is not finite, and how many of its rows have any.
@@ -171,7 +187,7 @@ impl FeatureType {
     }
 
     /// One element out of exactly its bytes.
-    fn read(self, bytes: &[u8]) -> f32 {
+    pub(super) fn read(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {
             (FeatureType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
             (FeatureType::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),

@@ -192,7 +192,8 @@ impl Loaded {
             let source = section.file.as_ref().or(section.dir.as_ref());
             let source = source.map_or_else(|| folder.into(), |s| folder.join(s));
             if section.missing == MissingSlides::Error {
-                for &patient in &self.without_slides {
+                // Of a patient whose slides were refused that is said already.
+                for &patient in self.without_slides.iter().filter(|patient| !slides.refused.contains(patient)) {
                     let case = clinical.patients[patient].case.clone();
                     problems.push(Problem::NoSlides { file: source.clone(), case });
                 }

@@ -177,7 +177,8 @@ pub struct SlidesFile {
     /// A packed safetensors file: `features`, `offsets` and maybe `coords`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// A folder with one file a slide or case.
+    /// A folder with one file a slide or case, in any format that [`FeatureFile`](super::FeatureFile) opens; the folders
+    /// `h5_files`, `pt_files`, `feats_h5` and `feats_pt` in it are looked into as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
     /// What to do with a patient without slides.

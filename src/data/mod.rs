@@ -13,9 +13,11 @@ mod clinical;
 mod cohort;
 mod columns;
 mod dialect;
+mod features;
 mod file;
 mod hash;
 mod import;
+mod inspect;
 mod map;
 mod modality;
 mod problem;
@@ -37,12 +39,14 @@ pub use bins::{BinRule, Bins};
 pub use clinical::Patient;
 pub use cohort::Cohort;
 pub use dialect::{Endpoint, Preset, TimeUnit};
+pub use features::{CoordUnit, Coords, Dialect, FeatureFile, PatchSize, Statistics};
 pub use file::{
     ClinicalFile, CohortFile, MissingOutcome, MissingRna, MissingSlides, PerPatient, RnaFile, SlideTable, SlidesFile,
     TimeZero,
 };
 pub use hash::FileHash;
 pub use import::{Import, Imported, ImportedCohort, Tool};
+pub use inspect::{CoordsInspection, FeaturesInspection, Inspection, TableInspection, inspect};
 pub use modality::Modality;
 pub use problem::{Problem, Problems};
 pub use report::{ClinicalReport, NonFinite, Report, SlidesReport, check};

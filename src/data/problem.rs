@@ -158,12 +158,12 @@ pub enum Problem {
     #[error("{}: no patient has slides, so missing = \"drop\" in [slides] leaves nobody", file.display())]
     NobodyLeft { file: PathBuf },
     /// A slide that the clinical table names is not in the folder.
-    #[error("{}: no file {slide}.safetensors; add it or take the slide out of the clinical table", file.display())]
+    #[error("{}: no file of slide {slide}, whichever of .h5, .pt, .npy, .npz and .safetensors it is; add it or take the slide out of the clinical table", file.display())]
     MissingSlide { file: PathBuf, slide: String },
-    /// A slide of a patient is in a format that is not read.
-    #[error("{}: this format is not read yet; convert it to {want}", file.display())]
-    SlideFormat { file: PathBuf, want: &'static str },
-    /// A slide has another width or element type than the first.
+    /// A file of patch features cannot be read.
+    #[error("{}: {why}", file.display())]
+    Features { file: PathBuf, why: String },
+    /// A slide has another width, element type or encoder than the first.
     #[error("{}: features are {got}, but those of {} are {want}; one encoder a cohort", file.display(), first.display())]
     SlideDiffers { file: PathBuf, first: PathBuf, want: String, got: String },
     /// Features are NaN or infinite.

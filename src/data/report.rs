@@ -215,6 +215,13 @@ impl Report {
                 warn(format!("{n} signatures have no measured gene: {names}"));
             }
         }
+        if let Some(slides) = &loaded.slides {
+            slides.notes.iter().for_each(|note| warn(note.clone()));
+            if !slides.empty.is_empty() {
+                let (n, names) = (slides.empty.len(), slides.empty[..slides.empty.len().min(12)].join(", "));
+                warn(format!("{n} slides have no patches: {names}{}", if n > 12 { ", ..." } else { "" }));
+            }
+        }
         if !self.missing_slides.is_empty() && self.sound {
             warn(format!("{} slides of the clinical table are not in the folder", self.missing_slides.len()));
         }

@@ -1,20 +1,19 @@
 //! The section `[slides]`: where the bags of each patient lie.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bags::{Bags, Piece};
 use super::clinical::Clinical;
+use super::features::FeatureFile;
 use super::file::SlidesFile;
 use super::problem::{Problem, Problems};
 use super::tensors::TensorFile;
 use crate::error::said;
 use crate::features::FeatureType;
-
-/// The tensor of patch features in every file.
-const FEATURES: &str = "features";
-/// Wider than the features of any encoder; keeps a header of no rows and absurd columns from overflowing.
-const MAX_WIDTH: usize = 1 << 24;
 
 /// What was found: the bags (empty for a patient without slides) and the files they lie in.
 pub(crate) struct Slides {
@@ -22,6 +21,12 @@ pub(crate) struct Slides {
     pub(crate) files: Vec<PathBuf>,
     /// Slides that the clinical table names and the folder has not, each with the index of its patient.
     pub(crate) missing: Vec<(usize, String)>,
+    /// Patients with a slide that was refused.
+    pub(crate) refused: BTreeSet<usize>,
+    /// Slides whose file has no instances.
+    pub(crate) empty: Vec<String>,
+    /// What was done to features while they were read, in sentences.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Slides {
@@ -41,57 +46,15 @@ impl Slides {
     }
 }
 
-/// The features of a file: rows, width, element type and first byte.
-struct Matrix {
-    rows: usize,
-    width: usize,
-    dtype: FeatureType,
-    start: usize,
-}
-
-fn features(file: &TensorFile, problems: &mut Problems) -> Option<Matrix> {
-    let info = file.tensor(FEATURES, problems)?;
-    let (path, tensor) = (file.path.clone(), FEATURES.to_owned());
-    let Some(dtype) = FeatureType::from_name(&info.dtype) else {
-        let want = "F32, F16 or BF16";
-        problems.push(Problem::Dtype { file: path, tensor, want, got: info.dtype.clone() });
-        return None;
-    };
-    match info.shape[..] {
-        [_, 0] => problems.push(Problem::WidthZero { file: path, tensor }),
-        // Some tools keep a leading 1 for the batch.
-        [rows, width] | [1, rows, width] if width <= MAX_WIDTH => {
-            return Some(Matrix { rows, width, dtype, start: info.range.start });
-        }
-        [_] => {
-            let want = "[instances, features]; one vector is a whole slide, not its patches".into();
-            problems.push(Problem::TensorShape { file: path, tensor, want, got: info.shape.clone() });
-        }
-        _ => {
-            let want = "[instances, features]".into();
-            problems.push(Problem::TensorShape { file: path, tensor, want, got: info.shape.clone() });
-        }
-    }
-    None
-}
-
-fn check_coords(file: &TensorFile, rows: usize, problems: &mut Problems) {
-    let mut absent = Problems::default();
-    if let Some(info) = file.tensor("coords", &mut absent)
-        && info.shape != [rows, 2]
-    {
-        let want = format!("[{rows}, 2], one place for each row of features");
-        let (file, tensor) = (file.path.clone(), "coords".into());
-        problems.push(Problem::TensorShape { file, tensor, want, got: info.shape.clone() });
-    }
-}
-
 fn packed(path: &Path, clinical: Option<&Clinical>, problems: &mut Problems) -> Option<Slides> {
-    let file = Arc::new(TensorFile::open(path, problems)?);
-    let matrix = features(&file, problems);
-    if let Some(matrix) = &matrix {
-        check_coords(&file, matrix.rows, problems);
-    }
+    let file = TensorFile::open(path, problems)?;
+    let matrix = match FeatureFile::of_tensors(&file) {
+        Ok(features) => Some(Arc::new(features)),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
     let info = file.tensor("offsets", problems)?;
     let offsets = file.integers("offsets", info, problems)?;
     let patients = clinical.map(|c| c.patients.len());
@@ -110,82 +73,164 @@ fn packed(path: &Path, clinical: Option<&Clinical>, problems: &mut Problems) -> 
     for i in 1..offsets.len() {
         if offsets[i] < offsets[i - 1] {
             wrong(i, offsets[i], format!("at least {}, the one before", offsets[i - 1]));
-        } else if offsets[i] > matrix.rows as i128 {
-            wrong(i, offsets[i], format!("at most {}, the rows of features", matrix.rows));
+        } else if offsets[i] > matrix.rows() as i128 {
+            wrong(i, offsets[i], format!("at most {}, the rows of features", matrix.rows()));
         }
     }
     let last = offsets.len() - 1;
-    if offsets[last] < matrix.rows as i128 {
-        wrong(last, offsets[last], format!("{}, the rows of features", matrix.rows));
+    if offsets[last] < matrix.rows() as i128 {
+        wrong(last, offsets[last], format!("{}, the rows of features", matrix.rows()));
     }
     if problems.0.len() > before {
         return None;
     }
-    let row_bytes = matrix.width * matrix.dtype.bytes();
     let pieces = clinical?.patients.iter().zip(offsets.windows(2)).map(|(patient, w)| {
         let (first_row, rows) = (w[0] as usize, (w[1] - w[0]) as usize);
-        let start = matrix.start + first_row * row_bytes;
-        let piece = Piece { file: file.clone(), name: patient.case.clone(), first_row, rows, start };
+        let piece = Piece { file: matrix.clone(), name: patient.case.clone(), first_row, rows };
         if rows == 0 { Vec::new() } else { vec![piece] }
     });
-    let bags = Bags::new(matrix.width, matrix.dtype, pieces.collect());
-    Some(Slides { bags, files: vec![path.into()], missing: Vec::new() })
+    let bags = Bags::new(matrix.width(), matrix.dtype(), pieces.collect());
+    let notes = notes(&[path.into()], &[matrix.notes().to_vec()]);
+    Some(Slides {
+        bags,
+        files: vec![path.into()],
+        missing: Vec::new(),
+        refused: BTreeSet::new(),
+        empty: Vec::new(),
+        notes,
+    })
 }
 
-/// What the other formats are called, so that a slide in one of them is not said to be missing.
-const OTHER_FORMATS: [&str; 4] = ["h5", "pt", "npy", "npz"];
+/// Each note once, with how many files it is about.
+fn notes(files: &[PathBuf], of_files: &[Vec<String>]) -> Vec<String> {
+    let mut found: Vec<(&String, &PathBuf, usize)> = Vec::new();
+    for (file, note) in files.iter().zip(of_files).flat_map(|(file, notes)| notes.iter().map(move |note| (file, note)))
+    {
+        match found.iter_mut().find(|(known, ..)| *known == note) {
+            Some((_, _, count)) => *count += 1,
+            None => found.push((note, file, 1)),
+        }
+    }
+    let sentence = |(note, file, count): (&String, &PathBuf, usize)| match count {
+        1 => format!("{}: {note}", file.display()),
+        2 => format!("{} and 1 more file: {note}", file.display()),
+        _ => format!("{} and {} more files: {note}", file.display(), count - 1),
+    };
+    found.into_iter().map(sentence).collect()
+}
+
+/// What feature files are called behind the name of the slide. Of several of one slide the first is read; what is in it
+/// is told by its contents.
+const EXTENSIONS: [&str; 5] = ["safetensors", "h5", "pt", "npy", "npz"];
+/// The folders that tools make for features below the one that was named, which comes first.
+const FOLDERS: [&str; 5] = ["", "h5_files", "pt_files", "feats_h5", "feats_pt"];
+
+/// The files of a folder and of those below it that are looked for, by name.
+struct Folder(Vec<(PathBuf, BTreeSet<OsString>)>);
+
+impl Folder {
+    fn list(dir: &Path) -> std::io::Result<Folder> {
+        let mut found = Vec::new();
+        for below in FOLDERS {
+            let folder = if below.is_empty() { dir.to_path_buf() } else { dir.join(below) };
+            match std::fs::read_dir(&folder) {
+                Ok(entries) => {
+                    let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
+                    found.push((folder, names));
+                }
+                Err(e) if below.is_empty() => return Err(e),
+                // Most folders have none of these.
+                Err(_) => {}
+            }
+        }
+        Ok(Folder(found))
+    }
+
+    /// The file of a slide. Only names that were listed are found, so none leads out of the folder.
+    fn find(&self, slide: &str) -> Option<PathBuf> {
+        let named = EXTENSIONS.map(|extension| OsString::from(format!("{slide}.{extension}")));
+        let all = self.0.iter().flat_map(|(folder, names)| named.iter().map(move |name| (folder, names, name)));
+        all.filter(|(_, names, name)| names.contains(*name)).map(|(folder, _, name)| folder.join(name)).next()
+    }
+}
 
 fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) -> Option<Slides> {
-    if let Err(e) = std::fs::read_dir(dir) {
-        problems.push(Problem::Unreadable { file: dir.into(), why: said(&e) });
-        return None;
-    }
-    let mut first: Option<(PathBuf, usize, FeatureType)> = None;
-    let (mut files, mut missing, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
+    let folder = match Folder::list(dir) {
+        Ok(folder) => folder,
+        Err(e) => {
+            problems.push(Problem::Unreadable { file: dir.into(), why: said(&e) });
+            return None;
+        }
+    };
+    let mut first: Option<(PathBuf, Kind)> = None;
+    let (mut files, mut missing, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pieces, mut said, mut refused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, patient) in clinical.patients.iter().enumerate() {
         let mut names: Vec<&str> = patient.slides.iter().map(String::as_str).collect();
-        let there = |name: &str| named(dir, name, "safetensors").is_some_and(|path| path.exists());
-        if !names.iter().any(|name| there(name)) && there(&patient.case) {
+        if !names.iter().any(|name| folder.find(name).is_some()) && folder.find(&patient.case).is_some() {
             names = vec![&patient.case];
         }
         let mut bag = Vec::new();
         for name in if names.is_empty() { vec![patient.case.as_str()] } else { names } {
-            let Some(path) = named(dir, name, "safetensors").filter(|path| path.exists()) else {
-                let other =
-                    OTHER_FORMATS.iter().filter_map(|extension| named(dir, name, extension)).find(|p| p.exists());
-                match other {
-                    Some(file) => {
-                        let want = "safetensors with a tensor \"features\" [instances, features] in F32, F16 or BF16";
-                        problems.push(Problem::SlideFormat { file, want });
-                    }
-                    None => missing.push((index, name.to_owned())),
-                }
+            let Some(path) = folder.find(name) else {
+                missing.push((index, name.to_owned()));
                 continue;
             };
-            let Some(file) = TensorFile::open(&path, problems) else { continue };
+            let file = FeatureFile::read(&path);
             files.push(path.clone());
-            let Some(matrix) = features(&file, problems) else { continue };
-            check_coords(&file, matrix.rows, problems);
-            let (known, width, dtype) = first.get_or_insert((path.clone(), matrix.width, matrix.dtype));
-            if (*width, *dtype) != (matrix.width, matrix.dtype) {
-                let want = format!("{width} wide in {dtype}");
-                let got = format!("{} wide in {}", matrix.width, matrix.dtype);
-                problems.push(Problem::SlideDiffers { file: path, first: known.clone(), want, got });
+            said.push(file.as_ref().map_or_else(|_| Vec::new(), |file| file.notes().to_vec()));
+            let file = match file {
+                Ok(file) => file,
+                Err(problem) => {
+                    problems.push(problem);
+                    refused.insert(index);
+                    continue;
+                }
+            };
+            if file.rows() == 0 {
+                empty.push(name.to_owned());
                 continue;
             }
-            let name = name.to_owned();
-            if matrix.rows > 0 {
-                bag.push(Piece { file: Arc::new(file), name, first_row: 0, rows: matrix.rows, start: matrix.start });
+            let kind = Kind::of(&file);
+            let (known, want) = first.get_or_insert_with(|| (path.clone(), kind.clone()));
+            if !want.agrees(&kind) {
+                let (want, got) = (want.to_string(), kind.to_string());
+                problems.push(Problem::SlideDiffers { file: path, first: known.clone(), want, got });
+                refused.insert(index);
+                continue;
             }
+            bag.push(Piece { name: name.to_owned(), first_row: 0, rows: file.rows(), file: Arc::new(file) });
         }
         pieces.push(bag);
     }
-    let (_, width, dtype) = first.unwrap_or((PathBuf::new(), 0, FeatureType::F32));
-    Some(Slides { bags: Bags::new(width, dtype, pieces), files, missing })
+    let kind = first.map_or(Kind { width: 0, dtype: FeatureType::F32, encoder: None }, |(_, kind)| kind);
+    let bags = Bags::new(kind.width, kind.dtype, pieces);
+    Some(Slides { bags, notes: notes(&files, &said), files, missing, refused, empty })
 }
 
-/// The file of that name in a folder; none if the name would lead out of it.
-fn named(dir: &Path, name: &str, extension: &str) -> Option<PathBuf> {
-    let plain = !name.is_empty() && !name.contains(['/', '\\', '\0']) && name != "." && name != "..";
-    plain.then(|| dir.join(format!("{name}.{extension}")))
+/// What all slides of a cohort must have in common.
+#[derive(Clone, Debug)]
+struct Kind {
+    width: usize,
+    dtype: FeatureType,
+    encoder: Option<String>,
+}
+
+impl Kind {
+    fn of(file: &FeatureFile) -> Kind {
+        Kind { width: file.width(), dtype: file.dtype(), encoder: file.encoder().map(str::to_owned) }
+    }
+
+    /// Not every file names its encoder.
+    fn agrees(&self, other: &Kind) -> bool {
+        let encoders = self.encoder.as_ref().zip(other.encoder.as_ref());
+        (self.width, self.dtype) == (other.width, other.dtype) && encoders.is_none_or(|(a, b)| a == b)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} wide in {}", self.width, self.dtype)?;
+        self.encoder.as_ref().map_or(Ok(()), |encoder| write!(f, " of {encoder}"))
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -63,7 +64,7 @@ type Metadata = BTreeMap<String, String>;
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     pub(crate) path: PathBuf,
-    map: Map,
+    map: Arc<Map>,
     tensors: Tensors,
     metadata: Metadata,
 }
@@ -71,20 +72,25 @@ pub(crate) struct TensorFile {
 impl TensorFile {
     /// Maps a file and checks its header.
     pub(crate) fn open(path: &Path, problems: &mut Problems) -> Option<TensorFile> {
-        let map = match Map::open(path) {
-            Ok(map) => map,
-            Err(e) => {
-                problems.push(Problem::Unreadable { file: path.into(), why: said(&e) });
-                return None;
-            }
-        };
-        match header(path, &map) {
-            Ok((tensors, metadata)) => Some(TensorFile { path: path.into(), map, tensors, metadata }),
+        let map = Map::open(path).map_err(|e| Problem::Unreadable { file: path.into(), why: said(&e) });
+        match map.and_then(|map| TensorFile::of(path, Arc::new(map))) {
+            Ok(file) => Some(file),
             Err(problem) => {
                 problems.push(problem);
                 None
             }
         }
+    }
+
+    /// Checks the header of a mapped file.
+    pub(crate) fn of(path: &Path, map: Arc<Map>) -> Result<TensorFile, Problem> {
+        let (tensors, metadata) = header(path, &map)?;
+        Ok(TensorFile { path: path.into(), map, tensors, metadata })
+    }
+
+    /// The whole file.
+    pub(super) fn map(&self) -> &Arc<Map> {
+        &self.map
     }
 
     /// A text of the header's metadata.

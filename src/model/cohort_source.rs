@@ -224,7 +224,7 @@ impl<'a> CohortSource<'a> {
             shown.map(|(&p, _)| p).collect()
         };
         match from {
-            Store::Files => Ok(bags.gather(&visible()).0),
+            Store::Files => Ok(bags.gather(&visible())?.0),
             Store::Device(all) => {
                 let starts: Vec<usize> = patients.iter().map(|&p| bags.ragged().bag(p).start).collect();
                 Gather.features(all, &starts, rows)

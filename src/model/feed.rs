@@ -29,9 +29,14 @@ impl Coming {
     fn start(uploader: &mut Uploader, bags: &Bags, patients: &[usize]) -> Result<Coming> {
         fn each<F: Element>(uploader: &mut Uploader, bags: &Bags, patients: &[usize]) -> Result<Arriving<F>> {
             let rows = patients.iter().map(|&p| bags.ragged().bag(p).len()).sum();
-            uploader.upload(&[rows, bags.width()], |first, to: &mut [F]| {
-                bags.read(patients, first * size_of::<F>(), bytemuck::cast_slice_mut(to));
-            })
+            let mut read = Ok(());
+            let arriving = uploader.upload(&[rows, bags.width()], |first, to: &mut [F]| {
+                // After a failure there is nothing worth reading: the upload is thrown away.
+                if read.is_ok() {
+                    read = bags.read(patients, first * size_of::<F>(), bytemuck::cast_slice_mut(to));
+                }
+            })?;
+            read.map(|()| arriving)
         }
         Ok(match bags.dtype() {
             FeatureType::F32 => Coming::F32(each(uploader, bags, patients)?),

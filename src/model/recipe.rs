@@ -87,7 +87,7 @@ impl Recipe {
             _ => None,
         };
         let patches = match &source.slides {
-            Some(bags) if uses(Modality::Patches) => Some(PatchInputs::fit(inputs, bags, train)),
+            Some(bags) if uses(Modality::Patches) => Some(PatchInputs::fit(inputs, bags, train)?),
             _ => None,
         };
         if genes.is_none() && patches.is_none() {
@@ -209,17 +209,21 @@ impl GeneInputs {
 }
 
 impl PatchInputs {
-    fn fit(inputs: &InputConfig, bags: &Bags, train: &[usize]) -> PatchInputs {
-        let standard = inputs.standardize_patches.then(|| {
-            let moments: Vec<Moments> = train.par_iter().map(|&p| Moments::of(bags, p)).collect();
+    fn fit(inputs: &InputConfig, bags: &Bags, train: &[usize]) -> Result<PatchInputs> {
+        let standard = |moments: Vec<Moments>| {
             // Patient after patient, in their order: the same bits on any number of threads.
             let all = moments.into_iter().fold(Moments::none(bags.width()), Moments::join);
             let n = all.rows.max(1) as f64;
             // Asked of the f32, in which a tiny deviation is 0.
             let deviation = |m2: &f64| Some((m2 / n).sqrt() as f32).filter(|d| *d > 0.0).unwrap_or(1.0);
             (all.mean.iter().map(|m| *m as f32).collect(), all.m2.iter().map(deviation).collect())
-        });
-        PatchInputs { width: bags.width(), standard }
+        };
+        let moments = || {
+            let of_each: Vec<Result<Moments>> = train.par_iter().map(|&p| Moments::of(bags, p)).collect();
+            of_each.into_iter().collect::<Result<Vec<Moments>>>()
+        };
+        let standard = inputs.standardize_patches.then(moments).transpose()?.map(standard);
+        Ok(PatchInputs { width: bags.width(), standard })
     }
 }
 
@@ -235,10 +239,10 @@ impl Moments {
         Moments { rows: 0, mean: vec![0.0; width], m2: vec![0.0; width] }
     }
 
-    fn of(bags: &Bags, patient: usize) -> Moments {
+    fn of(bags: &Bags, patient: usize) -> Result<Moments> {
         let width = bags.width();
         let mut moments = Moments::none(width);
-        let features: Kept<f64> = Kept::Stored(bags.gather(&[patient]).0);
+        let features: Kept<f64> = Kept::Stored(bags.gather(&[patient])?.0);
         with_elements!(&features, x => {
             let mut row = vec![0.0; width];
             for values in x.chunks_exact(width) {
@@ -251,7 +255,7 @@ impl Moments {
                 }
             }
         });
-        moments
+        Ok(moments)
     }
 
     /// Chan, Golub and LeVeque's update of two sets into one.

@@ -128,7 +128,7 @@ fn a_tensor_file_that_is_cut_short_lies_or_has_another_type() {
     refused(|s| s.header(RNA, "\"F32\"", "\"I32\""), &[RNA, "tensor \"rna\" is I32, but must be"]);
     refused(
         |s| s.header(BAGS, "\"F16\"", "\"I16\""),
-        &[BAGS, "tensor \"features\" is I16, but must be F32, F16 or BF16"],
+        &[BAGS, "tensor \"features\" is I16, but must be F32, F16, BF16 or F64"],
     );
     refused(|s| s.header(BAGS, "\"offsets\"", "\"ofsets\""), &[BAGS, "no tensor \"offsets\"", "\"ofsets\""]);
 }

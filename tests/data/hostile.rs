@@ -72,7 +72,7 @@ fn the_payload_may_lie_at_any_alignment() {
     // The header is padded with blanks to every remainder of eight.
     let whole = bags(&features(), &[0, 2, 3, 6]);
     let length = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
-    let expected = Study::new().open().unwrap().slides.unwrap().gather(&[2, 0]);
+    let expected = Study::new().open().unwrap().slides.unwrap().gather(&[2, 0]).unwrap();
     for pad in 0..8 {
         let mut bytes = ((length + pad) as u64).to_le_bytes().to_vec();
         bytes.extend(&whole[8..8 + length]);
@@ -80,7 +80,7 @@ fn the_payload_may_lie_at_any_alignment() {
         bytes.extend(&whole[8 + length..]);
         let study = Study::new();
         study.write("bags.safetensors", &bytes);
-        assert_eq!(study.open().unwrap().slides.unwrap().gather(&[2, 0]), expected);
+        assert_eq!(study.open().unwrap().slides.unwrap().gather(&[2, 0]).unwrap(), expected);
     }
 }
 
@@ -103,7 +103,7 @@ fn a_file_larger_than_memory_is_read_where_it_is_touched() {
         return;
     }
     let bags = Cohort::open_unscanned(study.path("cohort.toml")).unwrap().slides.unwrap();
-    let (gathered, ragged) = bags.gather(&[2, 0]);
+    let (gathered, ragged) = bags.gather(&[2, 0]).unwrap();
     assert_eq!((ragged.offsets(), gathered.width()), (&[0, 3, 5][..], 32));
     assert_eq!(gathered, onkos::Features::F16(onkos::Tensor::zeros(&[5, 32])));
 }
@@ -133,7 +133,7 @@ proptest! {
                 prop_assert!(report.sound);
                 if let Some(bags) = &cohort.slides {
                     let all: Vec<usize> = (0..cohort.len()).collect();
-                    prop_assert_eq!(bags.gather(&all).0.rows(), bags.ragged().rows());
+                    prop_assert_eq!(bags.gather(&all).unwrap().0.rows(), bags.ragged().rows());
                 }
             }
             Err(error) => prop_assert!(!report.sound && !error.to_string().is_empty()),

@@ -28,20 +28,36 @@ fn slide(value: f32, rows: usize, width: usize) -> Vec<u8> {
 #[test]
 fn a_bag_is_all_slides_of_a_patient_in_their_order() {
     let bags = folder().open().unwrap().slides.unwrap();
-    let (gathered, ragged) = bags.gather(&[0, 1, 2]);
+    let (gathered, ragged) = bags.gather(&[0, 1, 2]).unwrap();
     assert_eq!(ragged.offsets(), [0, 3, 4, 7]);
     let Features::F32(tensor) = gathered else { panic!("the files are F32") };
     assert_eq!(tensor.host(), [1., 1., 1., 1., 2., 2., 3., 3., 4., 4., 4., 4., 4., 4.]);
 }
 
 #[test]
-fn other_formats_are_named_with_what_is_read() {
+fn a_slide_is_told_by_its_contents_and_what_is_none_is_named() {
     let study = folder();
     std::fs::rename(study.path("slides/b.safetensors"), study.path("slides/b.h5")).unwrap();
+    assert_eq!(study.open().unwrap().slides.unwrap().ragged().offsets(), [0, 3, 4, 7]);
+    study.write("slides/b.h5", "<html>");
     let found = study.problems();
-    let sentence = found[0].to_string();
-    assert!(matches!(found[0], Problem::SlideFormat { .. }), "{found:#?}");
-    assert!(sentence.contains("b.h5") && sentence.contains("safetensors"));
+    assert!(matches!(&found[..], [Problem::Features { file, .. }] if file.ends_with("b.h5")), "{found:#?}");
+}
+
+#[test]
+fn doubles_of_a_packed_file_are_rounded_with_a_note() {
+    let study = Study::new();
+    let values: Vec<f64> = (0..6).map(|i| f64::from(i) / 3.0).collect();
+    let offsets = le(&[0i64, 2, 3, 6]);
+    study.write(
+        "bags.safetensors",
+        tensors(&[("features", Dtype::F64, &[6, 1], &le(&values)), ("offsets", Dtype::I64, &[4], &offsets)]),
+    );
+    let (gathered, _) = study.open().unwrap().slides.unwrap().gather(&[2]).unwrap();
+    let Features::F32(tensor) = gathered else { panic!("doubles are read as F32") };
+    assert_eq!(tensor.host(), [1.0, 4f32 / 3.0, 5f32 / 3.0]);
+    let report = check(study.path("cohort.toml"));
+    assert!(report.sound && report.warnings.iter().any(|w| w.contains("rounded to F32")), "{:?}", report.warnings);
 }
 
 #[test]
@@ -83,7 +99,7 @@ fn empty_bags_of_a_packed_file_are_dropped_where_that_is_asked_for() {
     study.write("bags.safetensors", bags(&features(), &[0, 0, 3, 6]));
     study.edit("cohort.toml", "[slides]", "[slides]\nmissing = \"drop\"");
     let cohort = study.open().unwrap();
-    assert_eq!((cohort.dropped, cohort.slides.unwrap().gather(&[1]).0.rows()), (vec!["A".to_owned()], 3));
+    assert_eq!((cohort.dropped, cohort.slides.unwrap().gather(&[1]).unwrap().0.rows()), (vec!["A".to_owned()], 3));
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn risk_of_expression(cohort: &Cohort) -> Vec<f64> {
 /// The mean patch of each patient.
 fn mean_patches(cohort: &Cohort) -> Vec<Vec<f64>> {
     let all: Vec<usize> = (0..cohort.len()).collect();
-    let (features, ragged) = cohort.slides.as_ref().unwrap().gather(&all);
+    let (features, ragged) = cohort.slides.as_ref().unwrap().gather(&all).unwrap();
     let Features::F16(tensor) = features else { panic!("the study is written in F16") };
     let row = |r: usize| &tensor.host()[r * 32..(r + 1) * 32];
     let mean = |bag: std::ops::Range<usize>| {

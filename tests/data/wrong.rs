@@ -270,7 +270,7 @@ fn features_must_be_floats_in_two_dimensions_with_some_width() {
             tensors(&[("features", dtype, shape, bytes), ("offsets", Dtype::I64, &[4], &offsets)]),
         )
     };
-    refused!(file(Dtype::F64, &[6, 1], &le(&[0f64; 6])), Problem::Dtype { got, .. } if got == "F64");
+    refused!(file(Dtype::I32, &[6, 1], &le(&[0i32; 6])), Problem::Dtype { got, .. } if got == "I32");
     refused!(file(Dtype::F32, &[6], &le(&[0f32; 6])), Problem::TensorShape { .. });
     refused!(file(Dtype::F32, &[6, 0], &[]), Problem::WidthZero { .. });
     refused!(file(Dtype::F32, &[0, usize::MAX], &[]), Problem::TensorShape { .. });

@@ -133,7 +133,7 @@ fn at_most_two_batches_of_a_plan_lie_on_the_device() {
     let recipe = recipe(&cohort);
     let there = CohortSource::new(&recipe, &cohort).unwrap().on(Device::Cuda(gpu), 0).unwrap();
     let plan: Vec<Vec<usize>> = (0..24).map(|p| vec![p]).collect();
-    let bytes = |p: &usize| cohort.slides.as_ref().unwrap().gather(&[*p]).0.matrix();
+    let bytes = |p: &usize| cohort.slides.as_ref().unwrap().gather(&[*p]).unwrap().0.matrix();
     let largest = (0..24).map(|p| bytes(&p)).map(|(rows, width)| 2 * rows * width).max().unwrap() as u64;
     let genes = 4 * 60 * 2;
     gpu.synchronize().unwrap();

@@ -196,7 +196,7 @@ fn where_a_training_runs_is_told_before_its_first_batch() {
         Progress::Epoch(_) => {}
     })
     .unwrap();
-    let (rows, width) = cohort.slides.as_ref().unwrap().gather(&split.train).0.matrix();
+    let (rows, width) = cohort.slides.as_ref().unwrap().gather(&split.train).unwrap().0.matrix();
     assert_eq!(told, [(Device::Cuda(gpu), 2 * (rows * width) as u64)], "a small cohort stays there whole");
     assert!(batches > 0);
 }

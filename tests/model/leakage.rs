@@ -75,7 +75,9 @@ fn patches_are_standardised_by_the_mean_and_deviation_of_the_training_patches() 
     let recipe = Recipe::fit(&config(1), &cohort, &split.train).unwrap();
     let (mean, deviation) = recipe.patches.unwrap().standard.unwrap();
     let bags = cohort.slides.as_ref().unwrap();
-    let (Features::F16(features), ragged) = bags.gather(&split.train) else { panic!("the study has f16 features") };
+    let (Features::F16(features), ragged) = bags.gather(&split.train).unwrap() else {
+        panic!("the study has f16 features")
+    };
     for l in 0..bags.width() {
         let values: Vec<f64> = (0..ragged.rows()).map(|r| f64::from(features.host()[r * bags.width() + l])).collect();
         let n = values.len() as f64;

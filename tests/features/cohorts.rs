@@ -1,0 +1,152 @@
+//! Cohorts whose slides are in the files that pathologists have.
+
+use std::fs;
+use std::path::PathBuf;
+
+use onkos::data::{Cohort, Problem, check};
+use onkos::{Error, Features};
+use tempfile::TempDir;
+
+use crate::fixtures::{ROWS, WIDTH, path, rows};
+
+struct Folder(TempDir);
+
+impl Folder {
+    /// A cohort of one patient a pair: slides separated by `;`, and files to copy under names in the folder `slides`.
+    fn new(patients: &[&str], files: &[(&str, &str)]) -> Folder {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        let toml = "name = \"files\"\n[clinical]\nfile = \"clinical.csv\"\ncase = \"case\"\ntime = \"months\"\nevent = \"died\"\n\
+                    slides = \"slides\"\n[slides]\ndir = \"slides\"\n";
+        fs::write(folder.path("cohort.toml"), toml).unwrap();
+        let row = |(i, slides): (usize, &&str)| format!("P{i},{},{},{slides}\n", i + 1, i % 2);
+        let table: String = patients.iter().enumerate().map(row).collect();
+        fs::write(folder.path("clinical.csv"), format!("case,months,died,slides\n{table}")).unwrap();
+        fs::create_dir(folder.path("slides")).unwrap();
+        for (from, to) in files {
+            let to = folder.path("slides").join(to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(path(from), to).unwrap();
+        }
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn open(&self) -> Cohort {
+        Cohort::open(self.path("cohort.toml")).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        match Cohort::open(self.path("cohort.toml")) {
+            Err(Error::Data(problems)) => problems.0,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn bags_are_gathered_from_every_format_and_from_the_usual_folders() {
+    let files = [
+        ("trident.h5", "a.h5"),
+        ("clam.h5", "h5_files/b.h5"),
+        ("clam.pt", "pt_files/c.pt"),
+        ("mmp.h5", "feats_h5/d.h5"),
+        ("trident.pt", "feats_pt/e.pt"),
+        ("plain.npz", "f.npz"),
+        ("fortran.npy", "g.npy"),
+        ("plain.h5", "h.h5"),
+        ("double.npy", "i.npy"),
+    ];
+    let folder = Folder::new(&["a;b;c", "d.svs;e", "f", "h;i"], &files);
+    let cohort = folder.open();
+    let bags = cohort.slides.as_ref().unwrap();
+    let (features, ragged) = bags.gather(&[3, 0, 2, 1]).unwrap();
+    let lengths: Vec<usize> = ragged.iter().map(|bag| bag.len()).collect();
+    assert_eq!(lengths, [2 * ROWS, 3 * ROWS, ROWS, 2 * ROWS]);
+    let Features::F32(tensor) = features else { panic!("doubles are rounded to f32") };
+    let slide = rows(bags.dtype(), 0..ROWS, WIDTH);
+    let gathered: Vec<u8> = tensor.host().iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert!(gathered.chunks(slide.len()).all(|got| got == slide) && gathered.len() == 8 * slide.len());
+    assert_eq!(cohort.files.len(), 2 + 8);
+    let report = check(folder.path("cohort.toml"));
+    assert!(
+        report.sound && report.warnings.iter().any(|w| w.contains("1 more file:") && w.contains("F64")),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn slides_of_another_width_type_or_encoder_are_listed() {
+    let folder = Folder::new(&["a", "b", "c"], &[("trident.h5", "a.h5"), ("half.pt", "b.pt"), ("clam.pt", "c.pt")]);
+    let found = folder.problems();
+    let [Problem::SlideDiffers { file, want, got, .. }] = &found[..] else { panic!("{found:#?}") };
+    assert!(file.ends_with("b.pt") && want == "24 wide in F32 of uni_v1" && got == "24 wide in F16", "{want}, {got}");
+    // Of the same shape and type, but from other encoders: nothing but their names tells.
+    let folder = Folder::new(&["a", "b"], &[("stamp.h5", "a.h5"), ("stamp_2_0.h5", "b.h5")]);
+    let found = folder.problems();
+    assert!(
+        matches!(&found[..], [Problem::SlideDiffers { got, .. }] if got.ends_with("of chief-ctranspath")),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn slides_without_tissue_are_told_and_a_patient_needs_another() {
+    let files = [("trident.h5", "a.h5"), ("trident_empty.h5", "b.h5"), ("trident_empty.h5", "c.h5")];
+    let folder = Folder::new(&["a;b", "c"], &files);
+    let found = folder.problems();
+    assert!(matches!(&found[..], [Problem::NoSlides { case, .. }] if case == "P1"), "{found:#?}");
+    let toml = fs::read_to_string(folder.path("cohort.toml")).unwrap();
+    fs::write(folder.path("cohort.toml"), toml + "missing = \"drop\"\n").unwrap();
+    let cohort = folder.open();
+    assert_eq!((cohort.dropped, cohort.slides.unwrap().ragged().rows()), (vec!["P1".to_owned()], ROWS));
+    let warnings = check(folder.path("cohort.toml")).warnings;
+    assert!(warnings.iter().any(|w| w == "2 slides have no patches: b, c"), "{warnings:?}");
+}
+
+#[test]
+fn everything_that_is_refused_is_listed_at_once() {
+    let files = [("trident_slide.h5", "a.h5"), ("os_system.pt", "b.pt"), ("object.npy", "c.npy"), ("clam.pt", "d.pt")];
+    let found = Folder::new(&["a", "b", "c", "d"], &files).problems();
+    let features = found.iter().filter(|p| matches!(p, Problem::Features { .. })).count();
+    assert_eq!(features, 3, "{found:#?}");
+}
+
+#[test]
+fn damage_that_only_reading_finds_is_found_when_the_cohort_opens() {
+    let folder = Folder::new(&["a", "b"], &[("plain.h5", "a.h5"), ("clam.h5", "b.h5")]);
+    let whole = fs::read(folder.path("slides/a.h5")).unwrap();
+    // The first chunk: a stream of zlib with its usual first bytes.
+    let chunk =
+        whole.windows(2).rposition(|two| two == [0x78, 0x5e] || two == [0x78, 0x9c]).expect("a compressed chunk");
+    let mut bytes = whole;
+    bytes[chunk + 2..chunk + 12].fill(0xff);
+    fs::write(folder.path("slides/a.h5"), bytes).unwrap();
+    let found = folder.problems();
+    assert!(matches!(&found[..], [Problem::Features { why, .. }] if why.contains("cannot be read")), "{found:#?}");
+    // Without the look through all of it, the batch fails and nothing is made up.
+    let cohort = Cohort::open_unscanned(folder.path("cohort.toml")).unwrap();
+    let bags = cohort.slides.unwrap();
+    assert!(bags.gather(&[1]).is_ok());
+    assert!(bags.gather(&[1, 0]).unwrap_err().to_string().contains("a.h5"));
+}
+
+#[test]
+fn a_nan_in_any_format_is_found_with_its_row() {
+    for name in ["trident.h5", "clam.h5", "clam.pt", "plain.npy", "plain.npz", "stamp_historic.h5"] {
+        let extension = name.rsplit_once('.').unwrap().1;
+        let folder = Folder::new(&["a"], &[(name, &format!("a.{extension}"))]);
+        let file = folder.path(&format!("slides/a.{extension}"));
+        let mut bytes = fs::read(&file).unwrap();
+        let row = rows(onkos::FeatureType::F32, 30..31, WIDTH);
+        let at = bytes.windows(row.len()).position(|some| some == row).expect("rows lie as they are");
+        bytes[at + 8..at + 12].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(&file, bytes).unwrap();
+        let found = folder.problems();
+        let right =
+            matches!(&found[..], [Problem::FeatureNotFinite { row: 30, column: 2, rows: 1, name, .. }] if name == "a");
+        assert!(right, "{name}: {found:#?}");
+    }
+}
