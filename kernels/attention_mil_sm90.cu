@@ -19,9 +19,6 @@ constexpr int ROWS = 128, COLUMNS = 256, STEP = 64, STAGES = 4;   // of a tile; 
 constexpr int TILE_A = ROWS * STEP, TILE_B = COLUMNS * STEP;      // numbers
 constexpr unsigned GROUP = 128;                                   // threads of a warpgroup
 
-// Where a row of 64 numbers has its eight chunks of 16 bytes, for 128-byte swizzle.
-__device__ __forceinline__ int swizzled_chunk(int row, int chunk) { return row * STEP + ((chunk ^ row % 8) * 8); }
-
 // inner [chunk of 128 units][step][256][64] = V and U interleaved row by row, rounded and swizzled as the products want
 // them, zeros behind D: a thread for eight numbers.
 extern "C" __global__ void __launch_bounds__(256)
@@ -88,7 +85,7 @@ attention_mil_sm90_forward(const __nv_bfloat16* __restrict__ x, const __nv_bfloa
                         const SwizzledTile a(at + group * 64 * STEP), b(at + TILE_A);
                         wgmma_fence();
 #pragma unroll
-                        for (int k = 0; k < STEP / 16; ++k) wgmma_bf16(c, a.k16(k), b.k16(k), step || k);
+                        for (int k = 0; k < STEP / 16; ++k) wgmma(c, a.k16(k), b.k16(k), step || k);
                         wgmma_commit();
                         if (step) {
                             wgmma_wait<1>();

@@ -206,3 +206,31 @@ extern "C" __global__ void matmul_nn_f16_small(const float* __restrict__ a, cons
 
 // matmul_sum.cu
 extern "C" __global__ void matmul_sum(const float* __restrict__ parts, float* __restrict__ c, unsigned int count, unsigned long long size);
+
+// matmul_bf16_sm90.cu
+extern "C" __global__ void matmul_nt_bf16_sm90_f32(const float* __restrict__ a, const __nv_bfloat16* __restrict__ packed, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_bf16_sm90_f16(const __half* __restrict__ a, const __nv_bfloat16* __restrict__ packed, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_bf16_sm90_bf16(const __nv_bfloat16* __restrict__ a, const __nv_bfloat16* __restrict__ packed, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_bf16_sm90_small_f32(const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_bf16_sm90_small_f16(const __half* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_bf16_sm90_small_bf16(const __nv_bfloat16* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_tn_bf16_sm90_f32(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk);
+extern "C" __global__ void matmul_tn_bf16_sm90_f16(const float* __restrict__ a, const __half* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk);
+extern "C" __global__ void matmul_tn_bf16_sm90_bf16(const float* __restrict__ a, const __nv_bfloat16* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk);
+extern "C" __global__ void matmul_nn_bf16_sm90(const float* __restrict__ a, const __nv_bfloat16* __restrict__ packed, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k);
+extern "C" __global__ void matmul_nn_bf16_sm90_small(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k);
+extern "C" __global__ void matmul_pack_bf16_sm90(const float* __restrict__ b, __nv_bfloat16* __restrict__ packed, unsigned int n, unsigned int k, unsigned int along_k);
+
+// matmul_f16_sm90.cu
+extern "C" __global__ void matmul_nt_f16_sm90_f32(const float* __restrict__ a, const __half* __restrict__ packed, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_f16_sm90_f16(const __half* __restrict__ a, const __half* __restrict__ packed, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_f16_sm90_bf16(const __nv_bfloat16* __restrict__ a, const __half* __restrict__ packed, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_f16_sm90_small_f32(const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_f16_sm90_small_f16(const __half* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_nt_f16_sm90_small_bf16(const __nv_bfloat16* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
+extern "C" __global__ void matmul_tn_f16_sm90_f32(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk);
+extern "C" __global__ void matmul_tn_f16_sm90_f16(const float* __restrict__ a, const __half* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk);
+extern "C" __global__ void matmul_tn_f16_sm90_bf16(const float* __restrict__ a, const __nv_bfloat16* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k, unsigned int chunk);
+extern "C" __global__ void matmul_nn_f16_sm90(const float* __restrict__ a, const __half* __restrict__ packed, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k);
+extern "C" __global__ void matmul_nn_f16_sm90_small(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, unsigned int m, unsigned int n, unsigned int k);
+extern "C" __global__ void matmul_pack_f16_sm90(const float* __restrict__ b, __half* __restrict__ packed, unsigned int n, unsigned int k, unsigned int along_k);

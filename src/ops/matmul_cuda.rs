@@ -1,8 +1,10 @@
 //! The matrix products of a CUDA device, in the precision that its handle asks for.
 //!
 //! Which kernel calculates an element, and in which order its terms are added, depends on the precision and on the
-//! length of the sum alone: a row of a result has the same bits whatever other rows are calculated with it.
+//! length of the sum alone: a row of a result has the same bits whatever other rows are calculated with it. Where the
+//! factors are rounded to 16 bits and the device is a Hopper, the kernels are those of [`super::matmul_hopper`].
 
+use super::matmul_hopper as hopper;
 use crate::device::{Gpu, Grid, Precision};
 use crate::element::{Element, Real};
 use crate::error::Result;
@@ -143,9 +145,13 @@ pub(crate) fn product_nt<F: Element, T: Real>(
     size: Size,
     a: &Tensor<F>,
     b: &Tensor<T>,
-    End { bias, function, argument }: End<'_, T>,
+    end: End<'_, T>,
     y: &mut Tensor<T>,
 ) -> Result<()> {
+    if let Some(mode) = hopper::Mode::of(gpu) {
+        return hopper::product_nt(gpu, mode, size, a, b, end, y);
+    }
+    let End { bias, function, argument } = end;
     let (m, n, k, f) = (size.m as u32, size.n as u32, size.k as u32, function as u32);
     let mode = Mode::of(gpu, size.k);
     let grid = |tile, threads| Grid::new(size.tiles(tile), threads).shared(mode.shared::<F, f32>(tile, true, true));
@@ -165,6 +171,9 @@ pub(crate) fn product_nt<F: Element, T: Real>(
 
 /// `c = a b` with `a` `[m, k]` and `b` `[k, n]`.
 pub(crate) fn product_nn<T: Real>(gpu: Gpu, size: Size, a: &Tensor<T>, b: &Tensor<T>, c: &mut Tensor<T>) -> Result<()> {
+    if let Some(mode) = hopper::Mode::of(gpu) {
+        return hopper::product_nn(gpu, mode, size, a, b, c);
+    }
     let (m, n, k) = (size.m as u32, size.n as u32, size.k as u32);
     let mode = Mode::of(gpu, size.k);
     let grid = |tile, threads| Grid::new(size.tiles(tile), threads).shared(mode.shared::<f32, f32>(tile, true, false));
@@ -226,6 +235,9 @@ fn chunks_tn<F: Element, T: Real>(
     b: &Tensor<F>,
     c: &mut Tensor<T>,
 ) -> Result<()> {
+    if let Some(mode) = hopper::Mode::of(gpu) {
+        return hopper::chunks_tn(gpu, mode, size, chunk, a, b, c);
+    }
     let mode = Mode::of(gpu, size.k);
     let shared = mode.shared::<f32, F>(TILE, false, false);
     let grid = Grid::new(size.tiles(TILE), THREADS).times(size.k.div_ceil(chunk).max(1)).shared(shared);

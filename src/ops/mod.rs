@@ -15,6 +15,7 @@ pub mod linear;
 mod math;
 pub(crate) mod matmul;
 pub(crate) mod matmul_cuda;
+mod matmul_hopper;
 pub mod nll_survival;
 mod parallel;
 pub mod sdir;
@@ -66,7 +67,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         softmax::KERNELS,
         standardize::KERNELS,
     ];
-    files.into_iter().chain(matmul_cuda::KERNELS).flatten()
+    files.into_iter().chain(matmul_cuda::KERNELS).chain(matmul_hopper::KERNELS).flatten()
 }
 
 /// Who handles a row on a CUDA device: it is kept in registers (`kernels/row.cuh`) where it fits into those of a warp.

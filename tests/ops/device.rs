@@ -15,14 +15,14 @@ fn is_one(variable: &str) -> bool {
 }
 
 /// This test program once more.
-fn again(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(crate) fn again(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let program = std::env::current_exe().expect("a test program has a path");
     let mut command = Command::new(program);
     command.args(arguments).envs(variables.iter().copied()).output().expect("what runs can be run again")
 }
 
 #[track_caller]
-fn assert_passed(what: &str, out: &Output) {
+pub(crate) fn assert_passed(what: &str, out: &Output) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(out.status.success(), "{what}:\n{}\n{}", text(&out.stdout), text(&out.stderr));
 }

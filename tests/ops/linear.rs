@@ -1,10 +1,11 @@
 //! The fully connected layer.
 
 use half::{bf16, f16};
-use onkos::device::Precision;
+use onkos::device::{Gpu, Precision};
 use onkos::ops::{Activation, Linear};
 use onkos::{Device, Error, Features, Real, Tape, Tensor, Var};
 
+use crate::device::{again, assert_passed};
 use crate::harness::*;
 
 /// A device of lower precision rounds the factors of its products.
@@ -85,7 +86,7 @@ fn values_are_as_good_as_plain_arithmetic() {
 }
 
 /// Sums of a few terms and of many, tails of every tile and chunk, widths that no 16 bytes divide.
-const PRODUCTS: [(usize, usize, usize); 12] = [
+const PRODUCTS: [(usize, usize, usize); 14] = [
     (0, 3, 2),
     (0, 128, 3),
     (1, 1, 1),
@@ -94,7 +95,9 @@ const PRODUCTS: [(usize, usize, usize); 12] = [
     (32, 132, 128),
     (33, 127, 129),
     (127, 33, 65),
+    (129, 70, 257),
     (129, 256, 31),
+    (129, 257, 70),
     (257, 131, 150),
     (300, 40, 160),
     (1025, 136, 7),
@@ -127,7 +130,69 @@ fn other_precisions_are_as_good_as_plain_arithmetic_on_rounded_factors() {
             assert_products(&format!("{precision:?}"), Activation::Identity, on, round, shape);
         }
         assert_products(&format!("{precision:?}"), Activation::Gelu, on, round, (70, 48, 72));
+        // Many tiles, of which a block calculates several.
+        assert_products(&format!("{precision:?}"), Activation::Elu, on, round, (700, 24, 3));
     }
+}
+
+/// The device if it is the emulated one, which can be another card, and can let a kernel fail.
+fn emulated_card(capability: (u32, u32)) -> Option<Gpu> {
+    match device::<f32>() {
+        Device::Cuda(gpu) if gpu.name() == "emulated" && gpu.capability() == capability => Some(gpu),
+        _ => {
+            println!("skipped: for an emulated card of capability {capability:?} alone");
+            None
+        }
+    }
+}
+
+/// On a Hopper these products are calculated by kernels that other cards do not have.
+#[test]
+fn other_precisions_are_as_good_on_cards_without_the_kernels_of_hopper() {
+    if emulated_card((9, 0)).is_some() {
+        for test in ["other_precisions_are_as_good_as", "a_row_has_the_same_bits", "stored_features_are_rounded"] {
+            assert_passed(test, &again(&[&format!("linear::{test}")], &[("EMU_CAPABILITY", "80")]));
+        }
+    }
+}
+
+#[test]
+fn on_hopper_factors_of_16_bits_are_multiplied_by_its_own_kernels() {
+    const FAILS: &str = "EMU_LAUNCH_FAILS";
+    if std::env::var_os(FAILS).is_some() {
+        let Device::Cuda(gpu) = device::<f32>() else { panic!("there was a device") };
+        for precision in [Precision::Bf16, Precision::F16] {
+            for n in [3, 400] {
+                let cot = normal::<f32>("cotangent", &[n, 2]);
+                // The card is lost with the kernel that fails, so whatever is read first panics.
+                gradients_on(
+                    Device::Cuda(gpu.with_precision(precision)),
+                    apply(Activation::Relu),
+                    &inputs(n, 5, 2),
+                    &[cot],
+                );
+            }
+        }
+        return;
+    }
+    if emulated_card((9, 0)).is_none() {
+        return;
+    }
+    let passes = |capability: &str, kernel: &str| {
+        let test = ["linear::on_hopper_factors_of_16_bits_are_multiplied_by_its_own_kernels", "--exact"];
+        again(&test, &[("EMU_CAPABILITY", capability), (FAILS, kernel)]).status.success()
+    };
+    for mode in ["bf16", "f16"] {
+        for layout in
+            ["nt_*_sm90_f32", "nt_*_sm90_small_f32", "nn_*_sm90", "nn_*_sm90_small", "pack_*_sm90", "tn_*_sm90_f32"]
+        {
+            let kernel = format!("matmul_{}", layout.replace('*', mode));
+            assert!(!passes("90", &kernel), "{kernel} is not launched");
+        }
+        let elsewhere = format!("matmul_tn_{mode}_f32");
+        assert!(passes("90", &elsewhere) && !passes("80", &elsewhere), "{elsewhere}");
+    }
+    assert!(passes("80", "matmul_nt_bf16_sm90_f32"));
 }
 
 #[test]
@@ -192,11 +257,24 @@ fn nan_in_one_row_stays_in_its_row() {
 #[test]
 fn stored_features_give_what_their_widened_values_give() {
     for (n, i, o) in [(600, 20, 6), (150, 136, 9), (90, 133, 3)] {
-        stored_is_as_widened(n, i, o);
+        stored_is_as_widened(device::<f32>(), n, i, o);
     }
 }
 
-fn stored_is_as_widened(n: usize, i: usize, o: usize) {
+#[test]
+fn stored_features_are_rounded_to_other_precisions_as_their_widened_values_are() {
+    let Device::Cuda(gpu) = device::<f32>() else {
+        println!("skipped: the CPU calculates in f32 alone");
+        return;
+    };
+    for precision in [Precision::Bf16, Precision::F16] {
+        for (n, i, o) in [(400, 136, 3), (90, 67, 65)] {
+            stored_is_as_widened(Device::Cuda(gpu.with_precision(precision)), n, i, o);
+        }
+    }
+}
+
+fn stored_is_as_widened(on: Device, n: usize, i: usize, o: usize) {
     let x: Tensor<f32> = normal("x", &[n, i]);
     let halves = Tensor::from_fn(&[n, i], |k| f16::from_f32(x.host()[k]));
     let brains = Tensor::from_fn(&[n, i], |k| bf16::from_f32(x.host()[k]));
@@ -205,15 +283,15 @@ fn stored_is_as_widened(n: usize, i: usize, o: usize) {
     for (stored, wide) in
         [(Features::F16(halves), wide_half), (Features::Bf16(brains), wide_brain), (Features::F32(x.clone()), x)]
     {
-        let (stored, wide) = (placed_features::<f32>(&stored), placed(&wide));
+        let (stored, wide) = (stored.to(on).unwrap(), wide.to(on).unwrap());
         let rest = inputs::<f32>(n, i, o)[1..].to_vec();
         let op = Linear { activation: Activation::Elu };
         let from_stored = |tape: &Tape<f32>, v: &[Var<f32>]| Ok(vec![op.forward(tape, &stored, &v[0], Some(&v[1]))?]);
         let from_wide = |tape: &Tape<f32>, v: &[Var<f32>]| {
             Ok(vec![op.forward(tape, &Var::constant(wide.clone()), &v[0], Some(&v[1]))?])
         };
-        let cot = cotangents(&values(from_wide, &rest));
-        assert_eq!(gradients(from_stored, &rest, &cot), gradients(from_wide, &rest, &cot));
+        let cot: [Tensor<f32>; 1] = [normal("cotangent", &[n, o])];
+        assert_eq!(gradients_on(on, from_stored, &rest, &cot), gradients_on(on, from_wide, &rest, &cot));
     }
 }
 
