@@ -91,7 +91,7 @@ impl Feed {
             for (patients, after) in orders {
                 let coming = after.map_or(Ok(()), |after| after.wait()).and_then(|()| match &mut uploader {
                     Some(uploader) => Coming::start(uploader, &bags, &patients),
-                    None => Ok(Coming::Here(bags.gather(&patients).0)),
+                    None => bags.gather(&patients).map(|(features, _)| Coming::Here(features)),
                 });
                 if results.send(coming).is_err() {
                     return;

@@ -79,7 +79,7 @@ pub fn follow<T: Real>(config: &RunConfig, cohort: &Cohort, split: &Split, sibli
     let mut story = Vec::new();
     for number in 0..t.epochs {
         let noise = Noise { seed: config.seed, epoch: number };
-        let batches = epoch(batching, config.seed, number, &event, &patches);
+        let batches = epoch(batching, config.seed, number, &event, false, &patches);
         let batches: Vec<Vec<usize>> =
             batches.into_iter().map(|batch| batch.into_iter().map(|i| split.train[i]).collect()).collect();
         let steps = if t.risk_set == RiskSet::Cohort { 1 } else { batches.len() };
