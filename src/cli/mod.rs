@@ -15,6 +15,7 @@ mod check;
 mod doctor;
 mod evaluate;
 mod inspect;
+mod pack;
 mod predict;
 mod progress;
 mod quickstart;
@@ -69,6 +70,8 @@ enum Command {
     Check(check::Check),
     /// What files are, and what onkos would do with them
     Inspect(inspect::Inspect),
+    /// Pack the features of a cohort into a store, once, for fast reading
+    Pack(pack::Pack),
     /// What this build and this machine can do
     Doctor(doctor::Doctor),
     /// Time each op beside what the machine can do
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Predict(command) => command.run(&cli.global, device),
         Command::Check(command) => command.run(&cli.global),
         Command::Inspect(command) => command.run(&cli.global),
+        Command::Pack(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
         Command::Bench(command) => command.run(&cli.global, device),
     });

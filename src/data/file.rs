@@ -88,7 +88,7 @@ pub enum MissingRna {
     Keep,
 }
 
-/// The section `[slides]`: one packed file, or a folder with one file a slide.
+/// The section `[slides]`: one packed file, a folder with one file a slide, or a store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlidesFile {
@@ -99,6 +99,9 @@ pub struct SlidesFile {
     /// `h5_files`, `pt_files`, `feats_h5` and `feats_pt` in it are looked into as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
+    /// A store that [`pack`](super::pack) made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<PathBuf>,
     /// What to do with a patient without slides.
     #[serde(default)]
     pub missing: MissingSlides,
@@ -157,10 +160,10 @@ impl CohortFile {
             }
         }
         if let Some(slides) = &self.slides {
-            match (&slides.file, &slides.dir) {
-                (Some(_), Some(_)) => key("slides", "has both file and dir; keep one"),
-                (None, None) => key("slides", "needs file (packed) or dir (one file a slide)"),
-                _ => {}
+            match [&slides.file, &slides.dir, &slides.store].into_iter().flatten().count() {
+                0 => key("slides", "needs file (packed), dir (one file a slide) or store (made by onkos pack)"),
+                1 => {}
+                _ => key("slides", "has several of file, dir and store; keep one"),
             }
         }
         match (&self.clinical.event, &self.clinical.censored) {
