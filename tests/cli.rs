@@ -24,6 +24,9 @@ mod places;
 #[path = "cli/kills.rs"]
 mod kills;
 
+#[path = "cli/pack.rs"]
+mod pack;
+
 #[path = "cli/threads.rs"]
 mod threads;
 

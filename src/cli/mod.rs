@@ -16,6 +16,7 @@ mod doctor;
 mod evaluate;
 mod import;
 mod inspect;
+mod pack;
 mod predict;
 mod progress;
 mod quickstart;
@@ -72,6 +73,8 @@ enum Command {
     Import(import::ImportStudy),
     /// What files are, and what onkos would do with them
     Inspect(inspect::Inspect),
+    /// Pack the features of a cohort into a store, once, for fast reading
+    Pack(pack::Pack),
     /// What this build and this machine can do
     Doctor(doctor::Doctor),
     /// Time each op beside what the machine can do
@@ -92,6 +95,7 @@ pub fn run() -> ExitCode {
         Command::Check(command) => command.run(&cli.global),
         Command::Import(command) => command.run(&cli.global),
         Command::Inspect(command) => command.run(&cli.global),
+        Command::Pack(command) => command.run(&cli.global),
         Command::Doctor(command) => command.run(&cli.global),
         Command::Bench(command) => command.run(&cli.global, device),
     });

@@ -124,7 +124,7 @@ impl Bags {
         problems.0.extend(found.into_iter().flatten());
     }
 
-    fn scan_piece(&self, piece: &Piece) -> Option<Problem> {
+    pub(super) fn scan_piece(&self, piece: &Piece) -> Option<Problem> {
         let row_bytes = self.width * self.dtype.bytes();
         let (step, end) = (piece.file.block_rows(), piece.first_row + piece.rows);
         let firsts: Vec<usize> = (piece.first_row..end).step_by(step).collect();

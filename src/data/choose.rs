@@ -9,6 +9,7 @@ use super::clinical::{Clinical, Patient};
 use super::dialect::Preset;
 use super::file::{ClinicalFile, MissingSlides, PerPatient, SlideTable, SlidesFile};
 use super::problem::{Problem, Problems};
+use super::store::StoreIndex;
 use super::table::Table;
 
 /// What a slide's file ends with, and the folders that tools keep them in below the one that is named.
@@ -54,11 +55,11 @@ pub(super) fn read_table(
     clinical.refuse_shared_slides(file, problems);
 }
 
-/// Names the slides of each patient as their files in a folder are called, and keeps the first where that is asked for.
+/// Names the slides of each patient as they are called in a folder or a store, and keeps the first where that is asked for.
 ///
-/// Slides without a file keep their names, to be reported.
+/// Slides that are not there keep their names, to be reported.
 pub(super) fn by_names(dir: &Path, section: &SlidesFile, clinical: &mut Clinical, problems: &mut Problems) {
-    let stems = stems(dir);
+    let stems = if section.store.is_some() { stored(dir) } else { stems(dir) };
     let ids = Ids::new(stems.iter().map(String::as_str));
     let has = |name: &str| stems.binary_search_by(|stem| stem.as_str().cmp(name)).is_ok();
     for patient in &mut clinical.patients {
@@ -122,6 +123,15 @@ fn key(name: &str) -> (bool, String) {
         rest = &rest[end..];
     }
     (sample_type(name).is_some() && !name.contains("-DX"), out + rest)
+}
+
+/// The names of the slides of a store, sorted. None if it cannot be read, which is reported when the slides are.
+fn stored(dir: &Path) -> Vec<String> {
+    let shards = StoreIndex::read(dir).map_or_else(|_| Vec::new(), |index| index.shards);
+    let mut names: Vec<String> = shards.into_iter().flat_map(|s| s.slides).map(|slide| slide.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The names of the files in a folder that may be slides, without their extensions, sorted. None if it cannot be read,

@@ -175,7 +175,7 @@ impl Loaded {
                     choose::read_table(&path, table, &file.clinical, clinical, problems);
                     self.files.push(path);
                 }
-                if let Some(dir) = &section.dir {
+                if let Some(dir) = section.dir.as_ref().or(section.store.as_ref()) {
                     choose::by_names(&folder.join(dir), section, clinical, problems);
                 }
             }
@@ -189,7 +189,7 @@ impl Loaded {
             let empty = slides.bags.ragged().iter().enumerate().filter(|(_, rows)| rows.is_empty());
             let empty = empty.filter(|(patient, _)| clinical.left_out[*patient].is_none());
             self.without_slides = empty.map(|(patient, _)| patient).collect();
-            let source = section.file.as_ref().or(section.dir.as_ref());
+            let source = section.file.as_ref().or(section.dir.as_ref()).or(section.store.as_ref());
             let source = source.map_or_else(|| folder.into(), |s| folder.join(s));
             if section.missing == MissingSlides::Error {
                 // Of a patient whose slides were refused that is said already.

@@ -170,7 +170,7 @@ pub enum MissingRna {
     Drop,
 }
 
-/// The section `[slides]`: one packed file, or a folder with one file a slide.
+/// The section `[slides]`: one packed file, a folder with one file a slide, or a store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlidesFile {
@@ -181,6 +181,9 @@ pub struct SlidesFile {
     /// `h5_files`, `pt_files`, `feats_h5` and `feats_pt` in it are looked into as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
+    /// A store that [`pack`](super::pack) made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<PathBuf>,
     /// What to do with a patient without slides.
     #[serde(default)]
     pub missing: MissingSlides,
@@ -340,19 +343,21 @@ impl ClinicalFile {
 
 impl SlidesFile {
     fn check(&self, clinical: &ClinicalFile, key: &mut impl FnMut(&'static str, &'static str)) {
-        match (&self.file, &self.dir) {
-            (Some(_), Some(_)) => key("slides", "has both file and dir; keep one"),
-            (None, None) => key("slides", "needs file (packed) or dir (one file a slide)"),
-            (Some(_), None) if self.per_patient != PerPatient::All => {
+        match (&self.file, &self.dir, &self.store) {
+            (None, None, None) => {
+                key("slides", "needs file (packed), dir (one file a slide) or store (made by onkos pack)");
+            }
+            (Some(_), None, None) if self.per_patient != PerPatient::All => {
                 key(
                     "slides.per_patient",
                     "belongs to dir; in a packed file the slides of a patient are not told apart",
                 );
             }
-            (Some(_), None) if self.table.is_some() => {
+            (Some(_), None, None) if self.table.is_some() => {
                 key("slides.table", "belongs to dir; a packed file has its own order of patients");
             }
-            _ => {}
+            (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => {}
+            _ => key("slides", "has several of file, dir and store; keep one"),
         }
         if let Some(table) = &self.table {
             let known = clinical.preset.is_some_and(|preset| preset.dialect().slide_table.is_some());

@@ -4,6 +4,8 @@ use std::fmt;
 use std::mem::discriminant;
 use std::path::PathBuf;
 
+use crate::features::FeatureType;
+
 /// How many problems of one kind in one file are spelled out before the rest is counted.
 const SHOWN: usize = 5;
 
@@ -166,6 +168,12 @@ pub enum Problem {
     /// A slide has another width, element type or encoder than the first.
     #[error("{}: features are {got}, but those of {} are {want}; one encoder a cohort", file.display(), first.display())]
     SlideDiffers { file: PathBuf, first: PathBuf, want: String, got: String },
+    /// A store or a shard of it is not what it should be.
+    #[error("{}: {why}", file.display())]
+    Store { file: PathBuf, why: String },
+    /// Features cannot be packed in an element type.
+    #[error("{}: {values} values of {name} are beyond {dtype}, up to {largest:e}; pack with --dtype bf16 or f32", file.display())]
+    BeyondType { file: PathBuf, name: String, values: u64, largest: f32, dtype: FeatureType },
     /// Features are NaN or infinite.
     #[error("{}: features[{row}, {column}] of {name} is {value} ({rows} such rows); extract this slide again", file.display())]
     FeatureNotFinite { file: PathBuf, name: String, row: usize, column: usize, value: f32, rows: usize },

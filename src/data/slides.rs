@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bags::{Bags, Piece};
-use super::clinical::Clinical;
+use super::clinical::{Clinical, Patient};
 use super::features::FeatureFile;
 use super::file::SlidesFile;
 use super::problem::{Problem, Problems};
+use super::store::Store;
 use super::tensors::TensorFile;
 use crate::error::said;
 use crate::features::FeatureType;
@@ -37,9 +38,10 @@ impl Slides {
         clinical: Option<&Clinical>,
         problems: &mut Problems,
     ) -> Option<Slides> {
-        match (&section.file, &section.dir) {
-            (Some(file), None) => packed(&folder.join(file), clinical, problems),
-            (None, Some(dir)) => one_file_a_slide(&folder.join(dir), clinical?, problems),
+        match (&section.file, &section.dir, &section.store) {
+            (Some(file), None, None) => packed(&folder.join(file), clinical, problems),
+            (None, Some(dir), None) => one_file_a_slide(&folder.join(dir), clinical?, problems),
+            (None, None, Some(store)) => stored(&folder.join(store), clinical?, problems),
             // Refused when the cohort file was read.
             _ => None,
         }
@@ -166,12 +168,8 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
     let (mut files, mut missing, mut empty) = (Vec::new(), Vec::new(), Vec::new());
     let (mut pieces, mut said, mut refused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, patient) in clinical.patients.iter().enumerate() {
-        let mut names: Vec<&str> = patient.slides.iter().map(String::as_str).collect();
-        if !names.iter().any(|name| folder.find(name).is_some()) && folder.find(&patient.case).is_some() {
-            names = vec![&patient.case];
-        }
         let mut bag = Vec::new();
-        for name in if names.is_empty() { vec![patient.case.as_str()] } else { names } {
+        for name in names(patient, |name| folder.find(name).is_some()) {
             let Some(path) = folder.find(name) else {
                 missing.push((index, name.to_owned()));
                 continue;
@@ -206,6 +204,46 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
     let kind = first.map_or(Kind { width: 0, dtype: FeatureType::F32, encoder: None }, |(_, kind)| kind);
     let bags = Bags::new(kind.width, kind.dtype, pieces);
     Some(Slides { bags, notes: notes(&files, &said), files, missing, refused, empty })
+}
+
+/// What the slides of a patient may be called: by the clinical table, or by the case if that alone is there.
+fn names(patient: &Patient, is_there: impl Fn(&str) -> bool) -> Vec<&str> {
+    let named: Vec<&str> = patient.slides.iter().map(String::as_str).collect();
+    let by_case = named.is_empty() || !named.iter().any(|name| is_there(name)) && is_there(&patient.case);
+    if by_case { vec![&patient.case] } else { named }
+}
+
+fn stored(dir: &Path, clinical: &Clinical, problems: &mut Problems) -> Option<Slides> {
+    let mut store = match Store::open(dir) {
+        Ok(store) => store,
+        Err(problem) => {
+            problems.push(problem);
+            return None;
+        }
+    };
+    let (mut missing, mut empty, mut pieces, mut refused) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
+    for (index, patient) in clinical.patients.iter().enumerate() {
+        let mut bag = Vec::new();
+        for name in names(patient, |name| store.has(name)) {
+            match store.find(name) {
+                None => missing.push((index, name.to_owned())),
+                Some(Err(problem)) => {
+                    refused.insert(index);
+                    // A shard that cannot be read is told once.
+                    if !problems.0.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
+                Some(Ok((_, slide))) if slide.rows == 0 => empty.push(name.to_owned()),
+                Some(Ok((file, slide))) => {
+                    bag.push(Piece { file, name: name.to_owned(), first_row: slide.first_row, rows: slide.rows });
+                }
+            }
+        }
+        pieces.push(bag);
+    }
+    let bags = Bags::new(store.index.width, store.index.dtype, pieces);
+    Some(Slides { bags, files: store.files(), missing, refused, empty, notes: Vec::new() })
 }
 
 /// What all slides of a cohort must have in common.

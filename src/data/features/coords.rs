@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::matrix::{Array, Matrix};
 use super::why;
@@ -11,7 +11,7 @@ use crate::data::problem::{Problem, Problems};
 use crate::error::Result;
 
 /// What places are measured in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CoordUnit {
     /// Pixels of level 0 of the slide, the largest.

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::map::Map;
 use super::problem::{Problem, Problems};
@@ -98,7 +98,7 @@ impl fmt::Display for Dialect {
 }
 
 /// The sides of a patch, as far as a file says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PatchSize {
     /// In pixels, as the encoder saw it.
@@ -313,7 +313,7 @@ impl FeatureFile {
         self.rows_into(rows, to).map_err(|problem| Problems(vec![problem]).into())
     }
 
-    fn rows_into(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Problem> {
+    pub(super) fn rows_into(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Problem> {
         assert!(rows.start <= rows.end && rows.end <= self.matrix.rows, "rows that the file has");
         assert_eq!(to.len(), rows.len() * self.row_bytes(), "room for the rows");
         let damaged = |e: String| why(&self.path, format!("{} cannot be read: {e}", self.tensor));
