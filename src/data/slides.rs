@@ -11,7 +11,7 @@ use super::clinical::{Clinical, Patient};
 use super::features::FeatureFile;
 use super::file::SlidesFile;
 use super::problem::{Problem, Problems};
-use super::store::Store;
+use super::store::{Store, StoreIndex};
 use super::tensors::TensorFile;
 use crate::error::said;
 use crate::features::FeatureType;
@@ -154,6 +154,25 @@ impl Folder {
         let all = self.0.iter().flat_map(|(folder, names)| named.iter().map(move |name| (folder, names, name)));
         all.filter(|(_, names, name)| names.contains(*name)).map(|(folder, _, name)| folder.join(name)).next()
     }
+}
+
+/// The names of the slides in a folder or a store, sorted. None if it cannot be read, which is reported when they are.
+pub(super) fn names_in(source: &Path, is_store: bool) -> Vec<String> {
+    let mut names: Vec<String> = if is_store {
+        let shards = StoreIndex::read(source).map_or_else(|_| Vec::new(), |index| index.shards);
+        shards.into_iter().flat_map(|shard| shard.slides).map(|slide| slide.name).collect()
+    } else {
+        let folders = Folder::list(source).map_or_else(|_| Vec::new(), |folder| folder.0);
+        let files = folders.into_iter().flat_map(|(_, names)| names).filter_map(|name| name.into_string().ok());
+        let slide = |name: String| {
+            let known = name.rsplit_once('.').filter(|(_, extension)| EXTENSIONS.contains(extension));
+            known.map(|(stem, _)| stem.to_owned())
+        };
+        files.filter_map(slide).collect()
+    };
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) -> Option<Slides> {

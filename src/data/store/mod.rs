@@ -75,6 +75,9 @@ pub struct StoredSlide {
     /// The sides of a patch, as far as the source says.
     #[serde(default)]
     pub patch: PatchSize,
+    /// Values that are not zero in the source and zero here.
+    #[serde(default)]
+    pub rounded_to_zero: u64,
 }
 
 /// The file that a slide was packed from.
