@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Joins what `benches/gpu/run` logged into a short table and a record: benches/record/<card>/<date>.json."""
+"""Joins what `benches/gpu/run` logged into a short table and a record: <records>/<card>/<date>.json."""
 import datetime
 import json
 import pathlib
 import re
 import sys
 
-log, commit = pathlib.Path(sys.argv[1]), sys.argv[2]
+log, commit, records = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 # Milliseconds of performance targets for an H200: what must be reached, and what would be good.
 TARGETS = {
     "attention_mil/N 1000000 B 100 L 1024 D 256 K 1/BF16/forward/bf16": (1.90, 1.60),
@@ -55,7 +55,7 @@ for path in sorted(log.glob("*.log")):
     found = re.findall(r"^test result: (.*?);? finished", text, re.M) + re.findall(r"ERROR SUMMARY: .*|RACECHECK SUMMARY: .*", text)
     if found:
         tests[path.stem] = found
-to = pathlib.Path("benches/record") / card / f"{datetime.date.today()}.json"
+to = records / card / f"{datetime.date.today()}.json"
 to.parent.mkdir(parents=True, exist_ok=True)
 record = {"command": "benches/gpu/run", "commit": commit, "targets_ms": TARGETS, "tests": tests, "doctor": read("doctor.json"), "bench": bench, "peers": peers}
 to.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
