@@ -25,6 +25,11 @@ fn with_cublaslt() -> Option<Gpu> {
     }
 }
 
+/// Values and gradients of a layer, each from and to a cotangent of its own shape.
+fn run(on: Device, f: Activation, given: &[Tensor<f32>], [n, o]: [usize; 2]) -> (Vec<Tensor<f32>>, Vec<Tensor<f32>>) {
+    gradients_on(on, apply::<f32>(f), given, &[normal("cotangent", &[n, o])])
+}
+
 #[test]
 fn products_in_every_precision_are_as_good_as_plain_arithmetic_on_rounded_factors() {
     let Some(gpu) = with_cublaslt() else { return };
@@ -46,7 +51,7 @@ fn a_layer_without_a_bias_and_one_with_no_inputs_are_what_they_say() {
     let Some(gpu) = with_cublaslt() else { return };
     let on = Device::Cuda(gpu);
     let given = inputs::<f32>(5, 4, 3);
-    let (y, _) = gradients_on(on, apply(Activation::Identity), &given[..2], &[normal("cotangent", &[5, 3])]);
+    let (y, _) = run(on, Activation::Identity, &given[..2], [5, 3]);
     let (x, w) = (given[0].host(), given[1].host());
     let want =
         (0..15).map(|at| (0..4).map(|k| f64::from(x[at / 3 * 4 + k]) * f64::from(w[at % 3 * 4 + k])).sum::<f64>());
@@ -56,7 +61,7 @@ fn a_layer_without_a_bias_and_one_with_no_inputs_are_what_they_say() {
         &want.clone().map(|x| x as f32).collect::<Vec<_>>(),
         &want.collect::<Vec<_>>(),
     );
-    let (y, grads) = gradients_on(on, apply(Activation::Relu), &inputs(2, 0, 3), &[normal("cotangent", &[2, 3])]);
+    let (y, grads) = run(on, Activation::Relu, &inputs(2, 0, 3), [2, 3]);
     let bias = inputs::<f32>(2, 0, 3)[2].host().repeat(2);
     assert_eq!(y[0].host(), bias.iter().map(|b| b.max(0.0)).collect::<Vec<_>>());
     assert_eq!((grads[0].shape(), grads[1].shape()), (&[2, 0][..], &[3, 0][..]));
@@ -75,13 +80,13 @@ fn stored_features_give_what_their_widened_values_give() {
 #[test]
 fn a_batch_has_the_same_bits_in_any_run() {
     let Some(gpu) = with_cublaslt() else { return };
-    let (given, cot) = (inputs::<f32>(400, 520, 9), [normal("cotangent", &[400, 9])]);
+    let given = inputs::<f32>(400, 520, 9);
     for precision in [Precision::F32, Precision::Bf16] {
         let on = Device::Cuda(gpu.with_precision(precision));
         // Other products come between, with the same workspace and the algorithms of their own shapes.
-        let first = gradients_on(on, apply(Activation::Elu), &given, &cot);
-        gradients_on(on, apply(Activation::Relu), &inputs(33, 400, 20), &[normal("cotangent", &[33, 20])]);
-        assert_eq!(first, gradients_on(on, apply(Activation::Elu), &given, &cot), "{precision:?}");
+        let first = run(on, Activation::Elu, &given, [400, 9]);
+        run(on, Activation::Relu, &inputs(33, 400, 20), [33, 20]);
+        assert_eq!(first, run(on, Activation::Elu, &given, [400, 9]), "{precision:?}");
     }
 }
 
@@ -90,7 +95,7 @@ fn an_infinity_and_a_nan_stay_in_their_rows() {
     let Some(gpu) = with_cublaslt() else { return };
     let mut given = inputs::<f32>(3, 140, 2);
     (given[0].host_mut()[140], given[0].host_mut()[280]) = (f32::NAN, f32::INFINITY);
-    let (y, _) = gradients_on(Device::Cuda(gpu), apply(Activation::Identity), &given, &[normal("cotangent", &[3, 2])]);
+    let (y, _) = run(Device::Cuda(gpu), Activation::Identity, &given, [3, 2]);
     let y = y[0].host();
     assert!(y[..2].iter().all(|y| y.is_finite()) && y[2..4].iter().all(|y| y.is_nan()), "{y:?}");
     assert!(y[4..].iter().all(|y| y.is_infinite()), "{y:?}");
@@ -127,7 +132,7 @@ fn every_product_is_one_of_the_library() {
         for precision in [Precision::F32, Precision::Bf16] {
             let on = Device::Cuda(gpu.with_precision(precision));
             // The card is lost with the launch that fails, so whatever is read first panics.
-            gradients_on(on, apply(Activation::Relu), &inputs(400, 200, 2), &[normal("cotangent", &[400, 2])]);
+            run(on, Activation::Relu, &inputs(400, 200, 2), [400, 2]);
         }
         return;
     }
@@ -167,18 +172,12 @@ fn half_features_of_large_values_are_rounded_once() {
     let Some(gpu) = with_cublaslt() else { return };
     // Above what f16 holds: an infinity in f16, kept by bf16.
     let x = Tensor::full(&[2, 8], 1e5f32);
-    let run = |precision| {
+    let of = |precision| {
         let on = Device::Cuda(gpu.with_precision(precision));
-        let (y, _) = gradients_on(
-            on,
-            apply(Activation::Identity),
-            &[x.clone(), Tensor::full(&[1, 8], 1f32)],
-            &[normal("cotangent", &[2, 1])],
-        );
-        y[0].host()[0]
+        run(on, Activation::Identity, &[x.clone(), Tensor::full(&[1, 8], 1f32)], [2, 1]).0[0].host()[0]
     };
-    assert_eq!(run(Precision::F16), f32::INFINITY);
-    assert_eq!(run(Precision::Bf16), 8.0 * bf16::from_f32(1e5).to_f32());
-    assert_eq!(run(Precision::F32), 8e5);
+    assert_eq!(of(Precision::F16), f32::INFINITY);
+    assert_eq!(of(Precision::Bf16), 8.0 * bf16::from_f32(1e5).to_f32());
+    assert_eq!(of(Precision::F32), 8e5);
     assert_eq!(f16::from_f32(1e5), f16::INFINITY);
 }
