@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BinRule, MissingGenes, Modality, Scaling};
-use crate::device::Precision;
+use crate::device::{Precision, Products};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
@@ -139,6 +139,9 @@ pub struct TrainConfig {
     pub select: Select,
     /// How matrix products are calculated on a device; the CPU knows only f32.
     pub precision: Precision,
+    /// Whose kernels calculate those of fully connected layers on a device: `"own"`, or `"cublaslt"` where that library is.
+    /// Which is faster depends on card and shapes: `onkos bench` and `onkos bench --products cublaslt` tell.
+    pub products: Products,
     /// Stop after this many epochs without a better validation figure; 0 never stops early.
     pub patience: u32,
 }
@@ -164,6 +167,7 @@ impl Default for TrainConfig {
             modality_dropout: 0.0,
             select: Select::ValidationLoss,
             precision: Precision::F32,
+            products: Products::Own,
             patience: 0,
         }
     }

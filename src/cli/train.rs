@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Figures;
 use crate::model::{Batching, CohortSource, Recipe};
 use crate::run::{self, Manifest};
-use crate::train::{Progress, train};
+use crate::train::{Progress, place, train};
 
 /// Train on one cohort, test on others.
 #[derive(Clone, Debug, Args)]
@@ -105,6 +105,7 @@ impl Train {
     fn train(&self, global: &Global, device: Device) -> Result<Summary> {
         // Everything that can be refused is refused before anything is trained or made.
         let config = self.config()?;
+        let device = place(&config.train, device)?;
         if let Some(out) = self.out.as_ref().filter(|out| std::fs::symlink_metadata(out).is_ok()) {
             return Err(Error::Exists { path: out.clone() });
         }
@@ -189,6 +190,8 @@ impl Train {
             device: device.to_string(),
             device_name: gpu.map(Gpu::name),
             precision: config.train.precision,
+            products: config.train.products,
+            products_version: gpu.and_then(Gpu::products_version),
             simd: crate::device::simd_level(),
             threads: crate::device::threads(),
             seed: config.seed,

@@ -10,7 +10,7 @@ use super::{Batch, BatchSize, Footprint, Genes, Patches, Recipe, Source};
 use crate::data::{Bags, Cohort, Modality};
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
-use crate::features::Features;
+use crate::features::{FeatureType, Features};
 use crate::nn::Noise;
 use crate::ops::Gather;
 use crate::rng::{Draws, name32};
@@ -103,14 +103,14 @@ impl<'a> CohortSource<'a> {
         if genes.is_none() && patches.is_none() {
             return Err(Error::NoInputs { cohort: name() });
         }
-        let bytes = cohort.slides.as_ref().map_or(0, |bags| bags.dtype().bytes());
+        let dtype = cohort.slides.as_ref().map_or(FeatureType::F32, |bags| bags.dtype());
         Ok(CohortSource {
             cohort,
             genes,
             patches,
             modality_dropout: 0.0,
             device: Device::Cpu,
-            footprint: Footprint::new(recipe, bytes),
+            footprint: Footprint::new(recipe, dtype),
             plan: Mutex::default(),
             free: AtomicU64::new(0),
             waited: AtomicU64::new(0),
@@ -136,7 +136,8 @@ impl<'a> CohortSource<'a> {
             (Some(_), Device::Cpu, Some(bags)) => Some(Store::feed(device, bags)?),
             _ => None,
         };
-        Ok(CohortSource { genes, patches, device, ..self })
+        let footprint = self.footprint.clone().on(device);
+        Ok(CohortSource { genes, patches, device, footprint, ..self })
     }
 
     /// How long all batches so far waited for patch features, after what was fetched while others were calculated with.
@@ -160,7 +161,8 @@ impl<'a> CohortSource<'a> {
     /// [`Error::Cuda`].
     pub fn room(&self, device: Device, batches: &[Vec<usize>]) -> Result<u64> {
         let Device::Cuda(gpu) = device else { return Ok(0) };
-        let bytes = |batch: &Vec<usize>| self.footprint.bytes(self.size(batch), true);
+        let footprint = self.footprint.clone().on(device);
+        let bytes = |batch: &Vec<usize>| footprint.bytes(self.size(batch), true);
         let largest = batches.iter().map(bytes).max().unwrap_or(0);
         let (_, total) = gpu.memory()?;
         let genes = self.genes.as_ref().map_or(0, |genes| 4 * genes.len() as u64);
