@@ -37,6 +37,7 @@ mod tensors;
 
 pub use atomic::{RunDir, write_file};
 pub use bags::Bags;
+pub(crate) use bags::Part;
 pub use bins::{BinRule, Bins};
 pub use bytes::Reading;
 pub use clinical::Patient;
