@@ -108,6 +108,9 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Patches in a batch: it is closed early when the next patient would exceed this.
     pub patches_per_batch: usize,
+    /// Patches of a patient that are trained on in an epoch, at most: of more, so many are drawn anew each epoch. 0 trains
+    /// on all. Validation, evaluation and prediction see all patches in any case.
+    pub patches_per_patient: usize,
     /// How often each patient comes in an epoch.
     pub sampling: Sampling,
     /// What is minimised.
@@ -152,6 +155,7 @@ impl Default for TrainConfig {
             epochs: 40,
             batch: 64,
             patches_per_batch: 262_144,
+            patches_per_patient: 0,
             sampling: Sampling::Uniform,
             loss: Loss::Cox,
             ties: Ties::Efron,

@@ -53,7 +53,7 @@ struct Summary {
 impl Pack {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
         let start = std::time::Instant::now();
-        let cohort = Cohort::open_unscanned(&self.cohort)?;
+        let cohort = Cohort::open_unscanned_by(&self.cohort, global.reading())?;
         let dtype = self.dtype.map(|dtype| match dtype {
             Type::F32 => FeatureType::F32,
             Type::F16 => FeatureType::F16,

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::progress::Bar;
-use super::{Global, Outcome, open_all, print_json, table};
+use super::{Global, Outcome, from_one, open_all, print_json, table};
 use crate::config::RunConfig;
 use crate::data::{Cohort, RunDir, Split};
 use crate::device::{Device, Gpu};
@@ -35,6 +35,9 @@ pub(super) struct Train {
     /// Passes over the training patients, instead of the run file's
     #[arg(long, value_name = "N")]
     pub(super) epochs: Option<u32>,
+    /// Patches in a batch, at most, unless one patient alone has more; instead of the run file's
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    pub(super) patches_per_batch: Option<usize>,
     /// The seed, instead of the run file's
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -88,6 +91,7 @@ impl Train {
         let mut config = self.config.as_deref().map(run::read_config).transpose()?.unwrap_or_default();
         config.seed = self.seed.unwrap_or(config.seed);
         config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
+        config.train.patches_per_batch = self.patches_per_batch.unwrap_or(config.train.patches_per_batch);
         config.check()?;
         Ok(config)
     }
@@ -110,7 +114,7 @@ impl Train {
             return Err(Error::Exists { path: out.clone() });
         }
         let paths: Vec<PathBuf> = std::iter::once(&self.source).chain(&self.target).cloned().collect();
-        let cohorts = open_all(&paths)?;
+        let cohorts = open_all(&paths, global.reading())?;
         let (source, targets) = cohorts.split_first().expect("the source is one of them");
         source.require_events()?;
         refuse_same_names(&cohorts, &paths)?;

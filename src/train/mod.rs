@@ -136,7 +136,7 @@ pub fn train(
             value: "none".into(),
         });
     }
-    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
+    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout).showing(t.patches_per_patient);
     let builder = Builder::<f32>::new(config.seed);
     let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
     let mut params = params.to(device)?;
@@ -154,12 +154,18 @@ pub fn train(
         (bin, cohort.patients[p].event)
     };
     let kind: Vec<(u32, bool)> = split.train.iter().map(kind).collect();
-    let patches: Vec<usize> = split.train.iter().map(|&p| source.patches(p)).collect();
+    let patches: Vec<usize> = split.train.iter().map(|&p| source.training_patches(p)).collect();
     let batches_of = |number: u32| -> Vec<Vec<usize>> {
         let batches = epoch(batching, config.seed, number, &kind, t.sampling != Sampling::Uniform, &patches);
         batches.into_iter().map(|batch| batch.into_iter().map(|i| split.train[i]).collect()).collect()
     };
-    let room = source.room(device, &batches_of(0))?;
+    let predicted = |set: &Vec<usize>| {
+        let patches: Vec<usize> = set.iter().map(|&p| source.patches(p)).collect();
+        let named = |batch: Vec<usize>| batch.into_iter().map(|i| set[i]).collect::<Vec<_>>();
+        batching.in_order(&patches).into_iter().map(named).collect::<Vec<_>>()
+    };
+    let predicted = [&split.train, &split.validation].map(predicted).concat();
+    let room = source.room(device, &batches_of(0), &predicted)?;
     let source = source.on(device, room)?;
     observe(&Progress::Start { device, resident: source.resident() });
     let fit = Fit { config, model: &model, source: &source, recipe: &recipe, objective: &objective, split };

@@ -150,7 +150,7 @@ pub fn pack(
 /// [`Error::Data`] with every shard that is damaged and every slide that is missing or differs.
 pub fn verify(cohort: &Cohort, out: &Path, observe: &(dyn Fn(usize, usize) + Sync)) -> Result<usize> {
     let bags = cohort.slides.as_ref().ok_or_else(|| Error::NoInputs { cohort: cohort.name.clone() })?;
-    let mut store = Store::open(out).map_err(|problem| Error::from(Problems(vec![problem])))?;
+    let mut store = Store::open(out, cohort.reading).map_err(|problem| Error::from(Problems(vec![problem])))?;
     let mut problems = Problems::default();
     for shard in &store.index.shards {
         let path = out.join(&shard.file);
