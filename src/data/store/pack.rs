@@ -290,8 +290,8 @@ fn plan(bags: &Bags, dtype: FeatureType, shard_bytes: u64) -> Result<Vec<Vec<Sli
             rows: piece.rows,
             source,
             encoder: piece.file.encoder().map(str::to_owned),
-            coords: piece.file.coords().map(|coords| coords.unit()),
-            patch: piece.file.patch_size(),
+            coords: piece.places,
+            patch: piece.patch,
         };
         bytes += of_slide;
         first_row += piece.rows;
