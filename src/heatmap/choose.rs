@@ -79,10 +79,10 @@ pub fn choose(cohort: &Cohort, file: &Path, slides: &[String], cases: &[String])
     problems.or(chosen.into_iter().collect())
 }
 
-/// The names that differ least from one that is not there, and in less than half of it.
+/// The names that differ least from one that is not there, and in less than a third of it.
 fn nearest<'a>(id: &str, names: &[&'a str]) -> Vec<&'a str> {
     let mut near: Vec<(usize, &str)> = names.iter().map(|name| (distance(id, name), *name)).collect();
-    near.retain(|(distance, _)| 2 * distance < id.chars().count().max(3));
+    near.retain(|(distance, _)| 3 * distance < id.chars().count().max(4));
     near.sort_unstable();
     near.dedup();
     near.into_iter().take(OFFERED).map(|(_, name)| name).collect()
