@@ -205,6 +205,28 @@ pub enum Error {
         /// The patient.
         case: String,
     },
+    /// There is no attention over patches where there are no patches.
+    #[error("{who} has no slides, so there is no attention to show; {advice}")]
+    NoAttention {
+        /// The cohort or the model.
+        who: String,
+        /// What to change.
+        advice: &'static str,
+    },
+    /// A head was asked for that the model has not.
+    #[error("--head must be mean or a number from 1 to {heads}, the heads of this model, but is {head}")]
+    NoHead {
+        /// The head, from 1.
+        head: usize,
+        /// The heads of the model.
+        heads: usize,
+    },
+    /// No format that was asked for can be written of any slide that was asked for.
+    #[error("nothing can be written: {}", why.join("\n"))]
+    NoMap {
+        /// A sentence for each slide and reason.
+        why: Vec<String>,
+    },
     /// A device was asked for that is not there.
     #[error("device {name} cannot be used: {why}; use --device cpu or auto")]
     Device {

@@ -9,6 +9,7 @@ pub mod element;
 pub mod error;
 pub mod evaluate;
 pub mod features;
+pub mod heatmap;
 pub mod metrics;
 pub mod model;
 pub mod nn;

@@ -3,6 +3,9 @@
 #[path = "cli/study.rs"]
 mod study;
 
+#[path = "cli/attend.rs"]
+mod attend;
+
 #[path = "cli/commands.rs"]
 mod commands;
 

@@ -10,6 +10,7 @@ macro_rules! say {
     };
 }
 
+mod attend;
 mod bench;
 mod check;
 mod doctor;
@@ -84,6 +85,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Risks of the patients of a cohort, by a trained model
     Predict(predict::Predict),
+    /// Heat maps: the attention of a trained model over the patches of slides
+    Attend(attend::Attend),
     /// Everything that is wrong with a cohort, and what is in it
     Check(check::Check),
     /// Write cohort files for a study that lies as SurvPath, MCAT, CLAM or STAMP want it
@@ -109,6 +112,7 @@ pub fn run() -> ExitCode {
         Command::Train(command) => command.run(&cli.global, device),
         Command::Evaluate(command) => command.run(&cli.global, device),
         Command::Predict(command) => command.run(&cli.global, device),
+        Command::Attend(command) => command.run(&cli.global, device),
         Command::Check(command) => command.run(&cli.global),
         Command::Import(command) => command.run(&cli.global),
         Command::Inspect(command) => command.run(&cli.global),

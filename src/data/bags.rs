@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::features::FeatureFile;
+use super::features::{CoordUnit, FeatureFile, PatchSize};
 use super::problem::{Problem, Problems};
 use crate::element::Element;
 use crate::error::Result;
@@ -34,6 +34,24 @@ pub(super) struct Piece {
     /// The row of the file that the piece starts with.
     pub(super) first_row: usize,
     pub(super) rows: usize,
+    /// What its places are measured in, if it has any. A shard of a store has places for slides without, too.
+    pub(super) places: Option<CoordUnit>,
+    /// The sides of its patches, as far as its file says.
+    pub(super) patch: PatchSize,
+}
+
+impl Piece {
+    /// All rows of a file that says of itself what is in it.
+    pub(super) fn whole(file: Arc<FeatureFile>, name: &str) -> Piece {
+        let rows = file.rows();
+        Piece::part(file, name, 0, rows)
+    }
+
+    /// Some rows of such a file.
+    pub(super) fn part(file: Arc<FeatureFile>, name: &str, first_row: usize, rows: usize) -> Piece {
+        let (places, patch) = (file.coords().map(|coords| coords.unit()), file.patch_size());
+        Piece { file, name: name.into(), first_row, rows, places, patch }
+    }
 }
 
 /// What is wanted of the bag of a patient: all of it, or some rows, ascending.

@@ -27,6 +27,7 @@ mod rna;
 mod rna_table;
 mod scaler;
 mod signatures;
+mod slide;
 mod slides;
 mod split_files;
 mod splits;
@@ -38,12 +39,14 @@ mod tensors;
 pub use atomic::{RunDir, write_file};
 pub use bags::Bags;
 pub(crate) use bags::Part;
+pub(crate) use barcode::{Ids, Match, slide_name};
 pub use bins::{BinRule, Bins};
 pub use bytes::Reading;
 pub use clinical::Patient;
 pub use cohort::Cohort;
 pub use dialect::{Endpoint, Preset, TimeUnit};
 pub use features::{CoordUnit, Coords, Dialect, FeatureFile, PatchSize, Statistics};
+pub(crate) use features::{DataKind, DataSet, write_hdf5};
 pub use file::{
     ClinicalFile, CohortFile, MissingOutcome, MissingRna, MissingSlides, PerPatient, RnaFile, SlideTable, SlidesFile,
     TimeZero,
@@ -57,6 +60,7 @@ pub use report::{ClinicalReport, NonFinite, Report, SlidesReport, check, check_b
 pub use rna::Rna;
 pub use scaler::{MissingGenes, Scaler, Scaling};
 pub use signatures::Signature;
+pub use slide::Slide;
 pub use splits::Split;
 pub use store::{PackOptions, Packed, Shard, StoreIndex, StoredSlide, StoredSource, pack, verify};
 pub use synthetic::SyntheticStudy;

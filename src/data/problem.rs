@@ -178,6 +178,10 @@ pub enum Problem {
     #[error("{}: features[{row}, {column}] of {name} is {value} ({rows} such rows); extract this slide again", file.display())]
     FeatureNotFinite { file: PathBuf, name: String, row: usize, column: usize, value: f32, rows: usize },
 
+    /// Slides or cases were asked for that the cohort has not.
+    #[error("{}: no {what} {}", file.display(), names.join(", "))]
+    NotInCohort { file: PathBuf, what: &'static str, names: Vec<String> },
+
     /// A split names a case that the cohort has not.
     #[error("{}: line {line}: {id:?} in {set} is no patient of the cohort", file.display())]
     UnknownCase { file: PathBuf, line: usize, set: &'static str, id: String },

@@ -91,7 +91,7 @@ fn packed(path: &Path, clinical: Option<&Clinical>, reading: Reading, problems: 
     }
     let pieces = clinical?.patients.iter().zip(offsets.windows(2)).map(|(patient, w)| {
         let (first_row, rows) = (w[0] as usize, (w[1] - w[0]) as usize);
-        let piece = Piece { file: matrix.clone(), name: patient.case.clone(), first_row, rows };
+        let piece = Piece::part(matrix.clone(), &patient.case, first_row, rows);
         if rows == 0 { Vec::new() } else { vec![piece] }
     });
     let bags = Bags::new(matrix.width(), matrix.dtype(), pieces.collect());
@@ -219,7 +219,7 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, reading: Reading, problems:
                 refused.insert(index);
                 continue;
             }
-            bag.push(Piece { name: name.to_owned(), first_row: 0, rows: file.rows(), file: Arc::new(file) });
+            bag.push(Piece::whole(Arc::new(file), name));
         }
         pieces.push(bag);
     }
@@ -258,7 +258,8 @@ fn stored(dir: &Path, clinical: &Clinical, reading: Reading, problems: &mut Prob
                 }
                 Some(Ok((_, slide))) if slide.rows == 0 => empty.push(name.to_owned()),
                 Some(Ok((file, slide))) => {
-                    bag.push(Piece { file, name: name.to_owned(), first_row: slide.first_row, rows: slide.rows });
+                    let piece = Piece::part(file, name, slide.first_row, slide.rows);
+                    bag.push(Piece { places: slide.coords, patch: slide.patch, ..piece });
                 }
             }
         }

@@ -20,9 +20,9 @@ pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
 pub use footprint::{BatchSize, Footprint};
 pub use fusion::{Fusion, FusionConfig, SdirConfig};
-pub use predictor::{Predictions, Predictor};
+pub use predictor::{Attended, Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};
-pub use source::{Batching, Source, predict, predict_all};
+pub use source::{Batching, Source, forward, predict, predict_all};
 
 use crate::element::Real;
 use crate::error::Result;

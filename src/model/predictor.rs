@@ -5,7 +5,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Batching, CohortSource, Model, Recipe, predict_all};
+use super::source::announced;
+use super::{Batching, CohortSource, Model, Recipe, Source, forward, predict_all};
 use crate::data::{Cohort, Problems, Reading, TensorFile, write_file};
 use crate::device::Device;
 use crate::error::{Error, Result, without_types};
@@ -32,6 +33,19 @@ pub struct Predictions {
     pub risk: Vec<f64>,
 }
 
+/// What a pass gave for one patient.
+#[derive(Clone, Debug)]
+pub struct Attended {
+    /// The patient, as an index into those of the cohort.
+    pub patient: usize,
+    /// The risk, higher for worse.
+    pub risk: f64,
+    /// Attention heads, `H`.
+    pub heads: usize,
+    /// The attention of each patch, `[patches of the patient, H]`: sums to one over the patient, a head each.
+    pub weights: Vec<f32>,
+}
+
 /// The key of the recipe among the metadata of a model file, and that of the layout of the file.
 const RECIPE: &str = "onkos.recipe";
 const SCHEMA: (&str, &str) = ("onkos.schema", "1");
@@ -55,6 +69,51 @@ impl Predictor {
             return Err(Error::Risk { cohort: cohort.name.clone(), case: cohort.patients[p].case.clone() });
         }
         Ok(Predictions { raw: Tensor::new(&[cohort.len(), width], raw)?, risk })
+    }
+
+    /// The risks of some patients with the attention over their patches, of one pass, told patient by patient in their
+    /// order. No more than a batch is held at a time.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict); [`Error::NoAttention`] if the model or the cohort has no slides; what `each` refuses.
+    pub fn attend(
+        &self,
+        cohort: &Cohort,
+        patients: &[usize],
+        batching: Batching,
+        mut each: impl FnMut(Attended) -> Result<()>,
+    ) -> Result<()> {
+        let Some(bags) = &cohort.slides else {
+            let (who, advice) = (format!("cohort {}", cohort.name), "add [slides] to its cohort file");
+            return Err(Error::NoAttention { who, advice });
+        };
+        let source = CohortSource::new(&self.recipe, cohort)?.on(self.params.device(), 0)?;
+        for batch in announced(&source, patients, batching)? {
+            let read = || {
+                let output = forward(&self.model, &self.params, &source, &batch, None)?;
+                let attention = output.attention.patches.map(|weights| weights.read()).transpose()?;
+                Ok((output.prediction.value().read()?, attention))
+            };
+            let (raw, attention) = read().map_err(|error| source.explain(error))?;
+            let Some(weights) = attention else {
+                let advice = "name a run whose model was trained on slides";
+                return Err(Error::NoAttention { who: format!("the model of {}", self.recipe.source), advice });
+            };
+            let rows: usize = batch.iter().map(|&p| bags.ragged().bag(p).len()).sum();
+            let heads = weights.len().checked_div(rows).unwrap_or(0);
+            let mut at = 0;
+            for (&patient, raw) in batch.iter().zip(raw.chunks(self.recipe.outputs())) {
+                let risk = self.recipe.risk(raw);
+                if !risk.is_finite() {
+                    let (cohort, case) = (cohort.name.clone(), cohort.patients[patient].case.clone());
+                    return Err(Error::Risk { cohort, case });
+                }
+                let end = at + bags.ragged().bag(patient).len() * heads;
+                each(Attended { patient, risk, heads, weights: weights[at..end].to_vec() })?;
+                at = end;
+            }
+        }
+        Ok(())
     }
 
     /// The same model with its parameters on a device, where it predicts from then on.

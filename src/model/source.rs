@@ -1,6 +1,6 @@
 //! Where batches come from, how they are composed, and predictions over them.
 
-use super::{Batch, Model};
+use super::{Batch, Model, Output};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{Noise, Params, Pass};
@@ -72,7 +72,25 @@ impl Batching {
     }
 }
 
-/// The predictions for some patients, `[n, K]`, keeping nothing; with `noise` those of a training pass.
+/// What the model gives for some patients, keeping nothing; with `noise` in a training pass. Everything that is told of a
+/// prediction, its attention too, comes from here.
+///
+/// # Errors
+/// A batch that cannot be read.
+pub fn forward<T: Real>(
+    model: &Model<T>,
+    params: &Params<T>,
+    source: &impl Source<T>,
+    patients: &[usize],
+    noise: Option<Noise>,
+) -> Result<Output<T>> {
+    let batch = source.batch(patients, noise)?;
+    let tape = Tape::inference(params.device());
+    let pass = Pass::new(&tape, params, noise);
+    model.forward(&pass, &batch)
+}
+
+/// The predictions for some patients, `[n, K]`, of a [`forward`] pass.
 ///
 /// # Errors
 /// A batch that cannot be read.
@@ -83,10 +101,16 @@ pub fn predict<T: Real>(
     patients: &[usize],
     noise: Option<Noise>,
 ) -> Result<Tensor<T>> {
-    let batch = source.batch(patients, noise)?;
-    let tape = Tape::inference(params.device());
-    let pass = Pass::new(&tape, params, noise);
-    Ok(model.forward(&pass, &batch)?.prediction.value().clone())
+    Ok(forward(model, params, source, patients, noise)?.prediction.value().clone())
+}
+
+/// The batches of some patients in their order, which the source is told of.
+pub(super) fn announced<T>(source: &impl Source<T>, patients: &[usize], batching: Batching) -> Result<Vec<Vec<usize>>> {
+    let patches: Vec<usize> = patients.iter().map(|&p| source.patches(p)).collect();
+    let named = |batch: Vec<usize>| batch.into_iter().map(|i| patients[i]).collect();
+    let batches: Vec<Vec<usize>> = batching.in_order(&patches).into_iter().map(named).collect();
+    source.upcoming(&batches, 1, None)?;
+    Ok(batches)
 }
 
 /// The predictions for many patients, `[n, K]` in their order, batch by batch, in evaluation.
@@ -100,12 +124,8 @@ pub fn predict_all<T: Real>(
     patients: &[usize],
     batching: Batching,
 ) -> Result<Vec<T>> {
-    let patches: Vec<usize> = patients.iter().map(|&p| source.patches(p)).collect();
-    let named = |batch: Vec<usize>| batch.into_iter().map(|i| patients[i]).collect();
-    let batches: Vec<Vec<usize>> = batching.in_order(&patches).into_iter().map(named).collect();
-    source.upcoming(&batches, 1, None)?;
     let mut all = Vec::new();
-    for batch in batches {
+    for batch in announced(source, patients, batching)? {
         let prediction = predict(model, params, source, &batch, None).and_then(|prediction| prediction.read());
         all.extend(prediction.map_err(|error| source.explain(error))?);
     }

@@ -8,6 +8,7 @@
 mod coords;
 mod h5;
 mod hdf5;
+mod hdf5_out;
 mod matrix;
 mod npy;
 mod pickle;
@@ -30,6 +31,7 @@ use crate::element::Feature;
 use crate::error::{Result, said};
 use crate::features::FeatureType;
 pub use coords::{CoordUnit, Coords};
+pub(crate) use hdf5_out::{DataSet, Kind as DataKind, write_hdf5};
 use matrix::{Array, Matrix, Number};
 pub use statistics::Statistics;
 

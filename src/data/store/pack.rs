@@ -298,8 +298,8 @@ fn plan(bags: &Bags, dtype: FeatureType, shard_bytes: u64) -> Result<Vec<Vec<Sli
             rows: piece.rows,
             source,
             encoder: piece.file.encoder().map(str::to_owned),
-            coords: piece.file.coords().map(|coords| coords.unit()),
-            patch: piece.file.patch_size(),
+            coords: piece.places,
+            patch: piece.patch,
             rounded_to_zero: 0,
         };
         bytes += of_slide;
