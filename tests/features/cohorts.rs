@@ -91,8 +91,9 @@ fn all_formats() -> Folder {
         ("plain.npz", "f.npz"),
         ("plain.h5", "h.h5"),
         ("double.npy", "i.npy"),
+        ("clam.h5", "j.h5"),
     ];
-    Folder::new(&["a;b;c", "d;e", "f", "h;i", "i"], &files)
+    Folder::new(&["a;b;c", "d;e", "f", "h;i", "j"], &files)
 }
 
 fn floats(features: &Features) -> &[f32] {
