@@ -61,8 +61,8 @@ fn the_patches_of_a_batch_are_chosen_on_the_command_line() {
     };
     assert_eq!(cases("all.csv"), cases("few.csv"));
     study.run("evaluate run south.toml --replicates 2 --patches-per-batch 100").succeeded();
-    study.run(&format!("{TRAIN} --epochs 1 --patches-per-batch 50 --out small")).succeeded();
-    assert!(study.text("small/config.toml").contains("patches_per_batch = 50\n"));
+    study.run(&format!("{TRAIN} --epochs 1 --patches-per-batch 5000 --out small")).succeeded();
+    assert!(study.text("small/config.toml").contains("patches_per_batch = 5000\n"));
     let none = study.run("evaluate run south.toml --patches-per-batch 0");
     assert!(none.code == Some(2) && none.err.contains("--patches-per-batch") && none.err.contains("at least 1"));
 }
