@@ -214,7 +214,8 @@ impl Bags {
             let span = start..start + (bytes - skip).min(left);
             (skip, left) = (0, left - span.len());
             let block = piece.file.block_rows() * row_bytes;
-            let whole = |span: &Range<usize>| span.start % row_bytes == 0 && span.end % row_bytes == 0;
+            let whole =
+                |span: &Range<usize>| span.start.is_multiple_of(row_bytes) && span.end.is_multiple_of(row_bytes);
             if let Some(job) = jobs.last_mut().filter(|job| {
                 let last = &job.spans[job.spans.len() - 1];
                 let apart = whole(&span) && whole(&job.spans[0]) && last.end <= span.start;

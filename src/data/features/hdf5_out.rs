@@ -184,7 +184,7 @@ mod tests {
     use super::super::hdf5::Hdf5;
     use super::super::matrix::Number;
     use super::*;
-    use crate::data::map::Map;
+    use crate::data::bytes::{Bytes, Reading};
     use crate::data::write_file;
 
     fn written(path: &Path, scores: &[f32], places: &[i64]) {
@@ -208,7 +208,7 @@ mod tests {
         let path = folder.path().join("a.h5");
         let (scores, places) = ([0.25f32, 0.5, -1.0], [0i64, 256, 1 << 40, 0, -7, 3]);
         written(&path, &scores, &places);
-        let file = Hdf5::open(Arc::new(Map::open(&path).unwrap())).unwrap();
+        let file = Hdf5::open(Arc::new(Bytes::open(&path, Reading::default()).unwrap())).unwrap();
         assert_eq!(file.names().unwrap(), ["attention_scores", "coords", "doubles"]);
         let read = |name: &str, bytes: usize| {
             let (array, _, chunk) = file.array(name).unwrap();
@@ -234,7 +234,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         written(&path, &[], &[]);
-        let file = Hdf5::open(Arc::new(Map::open(&path).unwrap())).unwrap();
+        let file = Hdf5::open(Arc::new(Bytes::open(&path, Reading::default()).unwrap())).unwrap();
         assert_eq!(file.array("coords").unwrap().0.shape, [0, 2]);
     }
 
