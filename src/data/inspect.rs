@@ -99,7 +99,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Inspection {
         Err(problem) => Err(problem),
     };
     looked.unwrap_or_else(|problem| {
-        let (file, sentence) = (path.to_path_buf(), problem.to_string());
+        let (file, sentence) = (path.to_path_buf(), problem.sentence());
         let named = format!("{}: ", path.display());
         let why = sentence.strip_prefix(&named).map(str::to_owned).unwrap_or(sentence);
         Inspection::Refused { file, why }
