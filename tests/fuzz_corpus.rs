@@ -1,9 +1,12 @@
 //! Inputs that fuzzing kept, the smallest of what it found among them, through the bodies of the fuzz targets: no panic, no
 //! endless reading, and no memory that the file does not account for. `fuzz/run` looks for more (CONTRIBUTING.md).
 
+// They are public to the targets.
+#[allow(unreachable_pub)]
 #[path = "../fuzz/src/bodies.rs"]
 mod bodies;
 
+#[allow(unreachable_pub)]
 #[path = "../fuzz/src/count.rs"]
 mod count;
 
@@ -38,7 +41,8 @@ fn inputs(target: &str) -> Vec<PathBuf> {
         _ => &[],
     };
     let listed = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
-    let is_fixture = |file: &PathBuf| fixtures.iter().any(|e| file.extension().is_some_and(|extension| extension == *e));
+    let is_fixture =
+        |file: &PathBuf| fixtures.iter().any(|e| file.extension().is_some_and(|extension| extension == *e));
     let fixtures = listed(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).filter(is_fixture);
     let mut files: Vec<PathBuf> = listed(folder().join(target)).chain(fixtures).collect();
     files.sort();

@@ -31,7 +31,8 @@ pub const TARGETS: [Target; 8] = [
     ("packed", packed),
 ];
 
-const CLINICAL: &str = "case,months,died,age,sex,site,slide\nA,1.5,1,60,F,x,a1\nB,2,0,61.5,M,,b\nC,30,1.0,59,male,y,c\n";
+const CLINICAL: &str =
+    "case,months,died,age,sex,site,slide\nA,1.5,1,60,F,x,a1\nB,2,0,61.5,M,,b\nC,30,1.0,59,male,y,c\n";
 const RNA: &str = "case,TP53,EGFR\nA,0.5,1\nB,-1,0\nC,9,2\n";
 const PLAIN: &str = "file = \"clinical.csv\"\ncase = \"case\"\ntime = \"months\"\nevent = \"died\"";
 
@@ -273,8 +274,14 @@ const OTHERS: [(&str, &str); 8] = [
     ("table", "[rna]\nfile = \"table\"\nsample = \"01\"\nmissing = \"drop\"\nclip = [-6.0, 6.0]\n"),
     ("table", "[rna]\nfile = \"rna.csv\"\nsignatures = \"table\"\n"),
     ("table", "[rna]\nfile = \"rna.csv\"\nsignatures = \"table\"\nfamily = \"h\"\n"),
-    ("table", "[slides]\ndir = \"dir\"\nper_patient = \"first\"\n[slides.table]\nfile = \"table\"\ncase = \"case\"\nslide = \"slide\"\n"),
-    ("table", "[slides]\ndir = \"dir\"\nmissing = \"drop\"\nper_patient = \"largest\"\n[slides.table]\nfile = \"table\"\ncase = \"case\"\nslide = \"slide\"\n"),
+    (
+        "table",
+        "[slides]\ndir = \"dir\"\nper_patient = \"first\"\n[slides.table]\nfile = \"table\"\ncase = \"case\"\nslide = \"slide\"\n",
+    ),
+    (
+        "table",
+        "[slides]\ndir = \"dir\"\nmissing = \"drop\"\nper_patient = \"largest\"\n[slides.table]\nfile = \"table\"\ncase = \"case\"\nslide = \"slide\"\n",
+    ),
 ];
 
 /// Clinical tables of every preset, tables of expression, signatures and slides.
@@ -338,7 +345,9 @@ pub fn toml(scratch: &Scratch, bytes: &[u8]) {
                 assert!(Cohort::open(scratch.write("cohort.toml", bytes)).is_err());
             }
         }
-        1 => match run::read_config(&scratch.write("run.toml", bytes)).and_then(|config| config.check().map(|()| config)) {
+        1 => match run::read_config(&scratch.write("run.toml", bytes))
+            .and_then(|config| config.check().map(|()| config))
+        {
             Ok(config) => assert!(config.train.epochs > 0),
             Err(error) => assert!(!error.to_string().is_empty()),
         },

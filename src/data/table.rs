@@ -157,7 +157,9 @@ impl Table {
                 Oversized::Row => Problem::TooManyColumns { file, limit: MAX_COLUMNS },
                 Oversized::Table => Problem::Unreadable {
                     file,
-                    why: format!("as a table it takes more than {MAX_TABLE} bytes of memory; leave out what is not used"),
+                    why: format!(
+                        "as a table it takes more than {MAX_TABLE} bytes of memory; leave out what is not used"
+                    ),
                 },
             });
             return None;

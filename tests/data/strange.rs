@@ -24,7 +24,11 @@ fn byte_order_marks_line_ends_quotes_and_more_columns_change_nothing() {
         format!("\u{feff}{CLINICAL}"),
         CLINICAL.replace('\n', "\r\n"),
         CLINICAL.replace('\n', "\r"),
-        CLINICAL.replace("case,", "note,case,").replace("A,", "\"over\nlines, \"\"twice\"\"\r\n\",A,").replace("\nB", "\n,B").replace("\nC", "\n,C"),
+        CLINICAL
+            .replace("case,", "note,case,")
+            .replace("A,", "\"over\nlines, \"\"twice\"\"\r\n\",A,")
+            .replace("\nB", "\n,B")
+            .replace("\nC", "\n,C"),
         CLINICAL.lines().enumerate().map(named).collect(),
     ];
     for text in tables {

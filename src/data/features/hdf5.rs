@@ -187,6 +187,8 @@ impl Hdf5 {
             _ => None,
         });
         let Some(DataLayout::Chunked { address, dims, chunk_indexing, .. }) = layout else { return None };
+        // Newer layouts have the size of an element behind the sides.
+        let dims = dims.get(..data.ndim())?;
         let (shape, sides) = (data.shape(), dims.iter().map(|&side| u64::from(side)).collect::<Vec<_>>());
         if shape.len() < 2 || sides.len() != shape.len() || sides.contains(&0) {
             return None;
@@ -220,15 +222,8 @@ impl Hdf5 {
         let (shape, rank) = (data.shape(), data.ndim() as u32);
         let entries = match indexing {
             None => {
-                let leaves = collect_btree_v1_leaves_storage(
-                    storage,
-                    address,
-                    offset_size,
-                    length_size,
-                    Some(rank),
-                    dims,
-                    None,
-                );
+                let leaves =
+                    collect_btree_v1_leaves_storage(storage, address, offset_size, length_size, Some(rank), dims, None);
                 // Each offset is followed by one into the element.
                 let offsets = |key: BTreeV1Key| match key {
                     BTreeV1Key::RawData { offsets, .. } => Some(offsets.get(..data.ndim())?.to_vec()),
@@ -239,15 +234,9 @@ impl Hdf5 {
             Some(ChunkIndexing::BTreeV2) => {
                 collect_v2_chunk_entries_storage(storage, address, offset_size, length_size, rank, dims, None)
             }
-            Some(ChunkIndexing::FixedArray { .. }) => collect_fixed_array_chunk_entries_storage(
-                storage,
-                address,
-                offset_size,
-                length_size,
-                shape,
-                dims,
-                None,
-            ),
+            Some(ChunkIndexing::FixedArray { .. }) => {
+                collect_fixed_array_chunk_entries_storage(storage, address, offset_size, length_size, shape, dims, None)
+            }
             Some(ChunkIndexing::ExtensibleArray { .. }) => collect_extensible_array_chunk_entries_storage(
                 storage,
                 address,

@@ -373,7 +373,10 @@ impl Machine<'_> {
         const DIMENSIONS: usize = 64;
         let items = self.items(id)?;
         if items.len() > DIMENSIONS {
-            return Err(format!("its pickle has a tensor of {} dimensions; save the tensor of features alone", items.len()));
+            return Err(format!(
+                "its pickle has a tensor of {} dimensions; save the tensor of features alone",
+                items.len()
+            ));
         }
         items.iter().map(|&id| self.size(id)).collect()
     }
