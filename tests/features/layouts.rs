@@ -175,6 +175,6 @@ fn rows_that_were_never_written_are_told_whatever_the_index_of_chunks() {
         assert_eq!(file.statistics().unwrap().zero_rows, ROWS - WHOLE - 8, "{name}");
     }
     for name in ["trident.h5", "clam.h5", "latest.h5", "mmp.h5", "plain.h5"] {
-        assert!(open(name).notes().is_empty(), "{name}");
+        assert!(open(name).notes().iter().all(|note| !note.contains("never written")), "{name}");
     }
 }
