@@ -26,3 +26,6 @@ mod dialects;
 
 #[path = "data/expression.rs"]
 mod expression;
+
+#[path = "data/strange.rs"]
+mod strange;

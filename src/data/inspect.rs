@@ -105,7 +105,7 @@ pub fn inspect_by(path: impl AsRef<Path>, reading: Reading) -> Inspection {
         Err(problem) => Err(problem),
     };
     looked.unwrap_or_else(|problem| {
-        let (file, sentence) = (path.to_path_buf(), problem.to_string());
+        let (file, sentence) = (path.to_path_buf(), problem.sentence());
         let named = format!("{}: ", path.display());
         let why = sentence.strip_prefix(&named).map(str::to_owned).unwrap_or(sentence);
         Inspection::Refused { file, why }

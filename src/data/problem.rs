@@ -8,6 +8,8 @@ use crate::features::FeatureType;
 
 /// How many problems of one kind in one file are spelled out before the rest is counted.
 const SHOWN: usize = 5;
+/// How many problems are kept.
+const MOST: usize = 100_000;
 
 /// One thing that is wrong with a file of a cohort, and what to change.
 ///
@@ -42,8 +44,8 @@ pub enum Problem {
     #[error("{}: the table has no rows below its header", file.display())]
     EmptyTable { file: PathBuf },
     /// A table is wider than anything sensible.
-    #[error("{}: the header has {got} columns, at most {limit} are read", file.display())]
-    TooManyColumns { file: PathBuf, got: usize, limit: usize },
+    #[error("{}: a row has more than {limit} cells, which is the most that is read; leave out columns", file.display())]
+    TooManyColumns { file: PathBuf, limit: usize },
     /// A row has not as many cells as the header.
     #[error("{}: line {line}: {got} cells, but the header has {want}", file.display())]
     RaggedRow { file: PathBuf, line: usize, want: usize, got: usize },
@@ -210,6 +212,19 @@ fn list(names: &[String]) -> String {
     }
 }
 
+impl Problem {
+    /// The sentence, cut if a file has put a cell of megabytes into it.
+    pub(crate) fn sentence(&self) -> String {
+        const CHARACTERS: usize = 2000;
+        let mut text = self.to_string();
+        if let Some((end, _)) = text.char_indices().nth(CHARACTERS) {
+            text.truncate(end);
+            text.push_str(" ...");
+        }
+        text
+    }
+}
+
 /// Everything that is wrong with a cohort, in one list.
 ///
 /// Shown one a line; of many problems of one kind the first five, and how many there are beyond.
@@ -217,9 +232,11 @@ fn list(names: &[String]) -> String {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Adds one.
+    /// Adds one. A list that is longer than anybody reads, as of a table in which every row is wrong, grows no more.
     pub(crate) fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
+        if self.0.len() < MOST {
+            self.0.push(problem);
+        }
     }
 
     /// Whether there is none.
@@ -238,9 +255,9 @@ impl Problems {
         for problem in &self.0 {
             let known = kinds.iter_mut().find(|(first, ..)| discriminant(*first) == discriminant(problem));
             match known {
-                Some((_, shown, _)) if shown.len() < SHOWN => shown.push(problem.to_string()),
+                Some((_, shown, _)) if shown.len() < SHOWN => shown.push(problem.sentence()),
                 Some((_, _, more)) => *more += 1,
-                None => kinds.push((problem, vec![problem.to_string()], 0)),
+                None => kinds.push((problem, vec![problem.sentence()], 0)),
             }
         }
         kinds

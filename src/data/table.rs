@@ -15,6 +15,11 @@ use crate::error::said;
 const MAX_COLUMNS: usize = 250_000;
 /// More bytes than any text of a cohort has. Text is read as a whole; a file with holes may be longer than the memory.
 const MAX_TEXT: u64 = 1 << 32;
+/// More memory than any table of a cohort takes. A packed table may be a thousand times longer than its file, and a text of
+/// commas or line ends takes many times its length.
+const MAX_TABLE: usize = 1 << 32;
+/// Rows with too many or too few cells that are told of one table.
+const MAX_RAGGED: usize = 1000;
 
 /// A table in memory.
 #[derive(Debug)]
@@ -90,6 +95,43 @@ fn delimiter(header: &str) -> u8 {
     }
 }
 
+/// Counts the cells of a table before any is kept: refuses rows that are wider, and tables that are larger, than any should be.
+fn measure(text: &str, delimiter: u8) -> Result<(), Oversized> {
+    /// The bytes of a row besides its text, and those of a cell.
+    const ROW: usize = size_of::<Row>() + 96;
+    const CELL: usize = size_of::<usize>();
+    let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+    let (mut input, mut scratch) = (text.as_bytes(), [0; 4096]);
+    let (mut rows, mut cells, mut in_row) = (0usize, 0usize, 0usize);
+    loop {
+        let (result, read, _) = reader.read_field(input, &mut scratch);
+        input = &input[read..];
+        match result {
+            csv_core::ReadFieldResult::InputEmpty | csv_core::ReadFieldResult::OutputFull => {}
+            csv_core::ReadFieldResult::Field { record_end } => {
+                (cells, in_row) = (cells + 1, in_row + 1);
+                if in_row > MAX_COLUMNS {
+                    return Err(Oversized::Row);
+                }
+                if record_end {
+                    (rows, in_row) = (rows + 1, 0);
+                }
+                if text.len() + rows * ROW + cells * CELL > MAX_TABLE {
+                    return Err(Oversized::Table);
+                }
+            }
+            csv_core::ReadFieldResult::End => return Ok(()),
+        }
+    }
+}
+
+/// What is larger than anything sensible.
+#[derive(Debug, PartialEq, Eq)]
+enum Oversized {
+    Row,
+    Table,
+}
+
 impl Table {
     /// Reads a table whose rows all have as many cells as its header; `ragged` allows them to have fewer.
     pub(crate) fn read(file: &Path, ragged: bool, problems: &mut Problems) -> Option<Table> {
@@ -108,8 +150,22 @@ impl Table {
         let skipped: usize = text.split_inclusive('\n').take_while(is_comment).map(str::len).sum();
         let above = newlines(&text.as_bytes()[..skipped]);
         let text = &text[skipped..];
+        let delimiter = delimiter(text.lines().next().unwrap_or(""));
+        if let Err(oversized) = measure(text, delimiter) {
+            let file = file.into();
+            problems.push(match oversized {
+                Oversized::Row => Problem::TooManyColumns { file, limit: MAX_COLUMNS },
+                Oversized::Table => Problem::Unreadable {
+                    file,
+                    why: format!(
+                        "as a table it takes more than {MAX_TABLE} bytes of memory; leave out what is not used"
+                    ),
+                },
+            });
+            return None;
+        }
         let mut reader = ReaderBuilder::new()
-            .delimiter(delimiter(text.lines().next().unwrap_or("")))
+            .delimiter(delimiter)
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
@@ -117,7 +173,7 @@ impl Table {
 
         let mut header: Option<Vec<String>> = None;
         let mut rows = Vec::new();
-        let (mut line, mut counted) = (1 + above, 0);
+        let (mut line, mut counted, mut ragged_rows) = (1 + above, 0, 0);
         let mut record = StringRecord::new();
         // Neither can fail: the text is in memory, is UTF-8, and may have rows of any length.
         while reader.read_record(&mut record).unwrap_or(false) {
@@ -127,17 +183,16 @@ impl Table {
             line += newlines(&text.as_bytes()[counted..start]);
             counted = start;
             let Some(header) = &header else {
-                if record.len() > MAX_COLUMNS {
-                    let (got, limit) = (record.len(), MAX_COLUMNS);
-                    problems.push(Problem::TooManyColumns { file: file.into(), got, limit });
-                    return None;
-                }
                 header = Some(record.iter().map(str::to_owned).collect());
                 continue;
             };
             let (want, got) = (header.len(), record.len());
             if got > want || (got < want && !ragged) {
                 problems.push(Problem::RaggedRow { file: file.into(), line, want, got });
+                ragged_rows += 1;
+                if ragged_rows == MAX_RAGGED {
+                    return None;
+                }
             }
             rows.push(Row { line, cells: record.clone() });
         }

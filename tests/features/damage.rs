@@ -66,7 +66,8 @@ fn a_file_cut_anywhere_is_refused() {
     for file in all() {
         let whole = fs::read(&file).unwrap();
         let opens = FeatureFile::open(&file).is_ok();
-        for end in (0..whole.len()).step_by(17) {
+        // Headers byte by byte, and the rest here and there.
+        for end in (0..whole.len().min(256)).chain((256..whole.len()).step_by(17)) {
             let read = survives(folder.path(), &whole[..end], &format!("{} cut at {end}", file.display()));
             assert!(!(read && opens), "{} cut at {end} was read", file.display());
         }
@@ -231,4 +232,100 @@ fn pickles_that_build_without_end_or_call_anything_are_refused() {
     sentence(&bomb);
     let many = [&b"\x80\x02"[..], &b"N0".repeat(600_000), b"."].concat();
     assert!(sentence(&many).contains("more than 1000000 operations"));
+}
+
+#[test]
+fn a_shape_of_many_sizes_is_not_copied_for_each_tensor_that_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("slide.pt");
+    let head = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x00(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000NK\x01tQq\x01";
+    let shape = [&b"K\x01q\x03("[..], &b"h\x03".repeat(200_000), b"tq\x02"].concat();
+    // A hundred thousand tensors of that shape: 320 gigabytes if each has its own.
+    let tensors = b"h\0(h\x01K\0h\x02h\x02tR".repeat(100_000);
+    let pickle = [&head[..], &shape, &tensors, b"."].concat();
+    fs::write(&file, archive("x/data.pkl", 0, &pickle, pickle.len() as u32)).unwrap();
+    let sentence = FeatureFile::open(&file).map(|file| file.rows()).unwrap_err().to_string();
+    assert!(sentence.contains("200000 dimensions"), "{sentence}");
+    assert_modest_memory();
+}
+
+#[test]
+fn pickles_in_unusual_orders_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("slide.pt");
+    for pickle in [
+        // What takes from an empty stack, or takes a mark for a value.
+        &b"\x80\x02Q."[..],
+        b"\x80\x02(Q.",
+        b"\x80\x02R.",
+        b"\x80\x02)R.",
+        b"\x80\x02(R.",
+        b"\x80\x02N)R.",
+        b"\x80\x02b.",
+        b"\x80\x02Nb.",
+        b"\x80\x02NNb.",
+        b"\x80\x02}(NNb.",
+        b"\x80\x02s.",
+        b"\x80\x02}Ns.",
+        b"\x80\x02(u.",
+        b"\x80\x02N(NNu.",
+        b"\x80\x02}(Nu.",
+        b"\x80\x02(Ne.",
+        b"\x80\x02\x85\x86\x87.",
+        b"\x80\x04\x93.",
+        b"\x80\x04K\x01K\x02\x93.",
+        b"\x80\x04\x8c\x02os(\x93.",
+        b"\x80\x04\x94.",
+        b"\x80\x04\x81.",
+        b"\x80\x04NNN\x92.",
+        b"(cos\nsystem\nX\x02\0\0\0ido.",
+        b"(o.",
+        b"o.",
+        b"(iposix\nsystem\n.",
+        b"ios\nsystem\n.",
+        // Names that are read, called with what does not belong to them.
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nNR.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b.",
+        b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQQ.",
+        b"\x80\x02ccollections\nOrderedDict\n)Rh\0b.",
+        b"\x80\x02ccollections\nOrderedDict\n)R(NNtR.",
+        // Persistent identities of text, next buffers, extensions, bytes without end.
+        b"P0\n.",
+        b"\x80\x05\x97.",
+        b"\x80\x05\x98.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff.",
+        b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xff.",
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    ] {
+        fs::write(&file, archive("x/data.pkl", 0, pickle, pickle.len() as u32)).unwrap();
+        let sentence = FeatureFile::open(&file).map(|file| file.rows()).unwrap_err().to_string();
+        assert!(sentence.contains("slide.pt") && sentence.lines().count() == 1, "{pickle:?}: {sentence}");
+    }
+}
+
+#[test]
+fn an_array_that_inflates_to_more_than_it_says_is_read_as_far_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("slide.npz");
+    let mut header = b"\x93NUMPY\x01\0\x76\0{'descr': '<f4', 'fortran_order': False, 'shape': (37, 24), }".to_vec();
+    header.resize(128, b' ');
+    let mut packer = flate2::Compress::new(flate2::Compression::best(), false);
+    let (mut first, mut part) = (Vec::with_capacity(1 << 16), Vec::with_capacity(1 << 16));
+    packer.compress_vec(&header, &mut first, flate2::FlushCompress::Full).unwrap();
+    packer.compress_vec(&vec![0; 1 << 20], &mut part, flate2::FlushCompress::Full).unwrap();
+    let stream = [first, part.repeat(5 << 10)].concat();
+    fs::write(&file, archive("x.npy", 8, &stream, 128 + 37 * 24 * 4)).unwrap();
+    let found = FeatureFile::open(&file).unwrap();
+    assert_eq!((found.rows(), found.statistics().unwrap().zero_rows), (37, 37));
+    // One that claims as much as its compression can give, and as much as is read.
+    fs::write(&file, archive("x.npy", 8, &stream, 1 << 30)).unwrap();
+    assert!(FeatureFile::open(&file).unwrap_err().to_string().contains("its header asks for others"));
+    fs::write(&file, archive("x.npy", 8, &stream, u32::MAX - 1)).unwrap();
+    assert!(FeatureFile::open(&file).unwrap_err().to_string().contains("up to 1 GiB"));
+    assert_modest_memory();
 }

@@ -159,3 +159,22 @@ fn statistics_count_rows() {
     let counted = FeatureFile::open(name).unwrap().statistics().unwrap();
     assert_eq!((counted.nan_rows, counted.infinite_rows, counted.zero_rows), (1, 2, 1));
 }
+
+#[test]
+fn rows_that_were_never_written_are_told_whatever_the_index_of_chunks() {
+    // Sixteen rows are whole; of the next eight one chunk of two was written.
+    const WHOLE: usize = 16;
+    for name in ["interrupted.h5", "interrupted_fixed.h5", "interrupted_growing.h5", "interrupted_tree.h5"] {
+        let file = open(name);
+        let [note] = file.notes() else { panic!("{name}: {:?}", file.notes()) };
+        assert!(note.starts_with(&format!("{} of {ROWS} rows of features were never written", ROWS - WHOLE)), "{note}");
+        let mut got = vec![0xee; WHOLE * file.row_bytes()];
+        file.read_rows(0..WHOLE, &mut got).unwrap();
+        assert!(got == rows(F32, 0..WHOLE, WIDTH), "{name}");
+        // The fill value.
+        assert_eq!(file.statistics().unwrap().zero_rows, ROWS - WHOLE - 8, "{name}");
+    }
+    for name in ["trident.h5", "clam.h5", "latest.h5", "mmp.h5", "plain.h5"] {
+        assert!(open(name).notes().iter().all(|note| !note.contains("never written")), "{name}");
+    }
+}

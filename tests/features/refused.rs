@@ -64,3 +64,12 @@ fn what_is_no_file_of_features_is_told_apart() {
     }
     assert!(FeatureFile::open(folder.path()).unwrap_err().to_string().contains("not a regular file"));
 }
+
+#[test]
+fn links_are_followed_within_a_file_and_never_in_circles() {
+    for name in ["soft_loop.h5", "hard_loop.h5", "external.h5"] {
+        refused(name, &[]);
+    }
+    let file = FeatureFile::open(path("linked.h5")).unwrap();
+    assert_eq!((file.rows(), file.width()), (4, 3));
+}

@@ -38,7 +38,17 @@ pub(super) fn found(path: &Path, bytes: Arc<Bytes>) -> Result<Found, Problem> {
     let dialect = dialect(name, &features, coords.is_some(), chunk, [&of_file, &of_features, &of_coords]);
     let stamp =
         matches!(dialect, Dialect::Stamp | Dialect::Stamp20 | Dialect::StampHistoric | Dialect::StampEmbeddings);
+    let rows = features.shape.iter().rev().nth(1).copied().unwrap_or(0);
     let mut found = Found::plain(dialect, features);
+    for name in [name, COORDS].into_iter().filter(|name| *name != COORDS || coords.is_some()) {
+        let never = file.never_written(name);
+        if never > 0 {
+            found.notes.push(format!(
+                "{never} of {rows} rows of {name} were never written and are read as the fill value; the extraction was \
+                 interrupted, extract this slide again"
+            ));
+        }
+    }
     found.encoder =
         text(&of_features, "encoder").or_else(|| text(&of_file, "extractor")).or_else(|| text(&of_file, "encoder"));
     if !stamp {

@@ -8,9 +8,13 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
+use hdf5_reader::btree_v1::{BTreeV1Key, collect_btree_v1_leaves_storage};
+use hdf5_reader::chunk_index::collect_v2_chunk_entries_storage;
 use hdf5_reader::error::ByteOrder;
+use hdf5_reader::extensible_array::collect_extensible_array_chunk_entries_storage;
+use hdf5_reader::fixed_array::collect_fixed_array_chunk_entries_storage;
 use hdf5_reader::messages::HdfMessage;
-use hdf5_reader::messages::layout::DataLayout;
+use hdf5_reader::messages::layout::{ChunkIndexing, DataLayout};
 use hdf5_reader::storage::{BlockCacheStorage, Storage, StorageBuffer};
 use hdf5_reader::{Attribute, Dataset, Datatype, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
 
@@ -75,9 +79,11 @@ const PIECE: usize = 64 << 10;
 const PIECES: usize = 64;
 
 fn open(bytes: &Arc<Bytes>) -> Result<Hdf5File, String> {
+    // Each thread holds a chunk, which inflates out of the file.
+    let inflated = usize::try_from(MAX_DEFLATE).map_or(MAX_CHUNK, |most| bytes.len().saturating_mul(most));
     let options = OpenOptions {
         chunk_cache_bytes: 0,
-        max_chunk_bytes: MAX_CHUNK,
+        max_chunk_bytes: MAX_CHUNK.min(inflated),
         max_read_bytes: MAX_CHUNK,
         max_object_header_bytes: MAX_HEADER,
         ..OpenOptions::default()
@@ -213,6 +219,85 @@ impl Hdf5 {
             }
         };
         Ok((Array { name: name.into(), shape, number, elements }, attributes, chunk_rows))
+    }
+
+    /// How many rows of a data set lie in chunks that were never written, which are read as the fill value.
+    ///
+    /// An index that is damaged counts as a whole one: the reading of its rows says what is wrong.
+    pub(super) fn never_written(&self, name: &str) -> usize {
+        self.file.dataset(name).ok().and_then(|data| self.rows_without_chunk(&data)).unwrap_or(0)
+    }
+
+    fn rows_without_chunk(&self, data: &Dataset) -> Option<usize> {
+        let header = self.file.get_or_parse_header(data.address()).ok()?;
+        let layout = header.messages.iter().find_map(|message| match message {
+            HdfMessage::DataLayout(message) => Some(&message.layout),
+            _ => None,
+        });
+        let Some(DataLayout::Chunked { address, dims, chunk_indexing, .. }) = layout else { return None };
+        // Newer layouts have the size of an element behind the sides.
+        let dims = dims.get(..data.ndim())?;
+        let (shape, sides) = (data.shape(), dims.iter().map(|&side| u64::from(side)).collect::<Vec<_>>());
+        if shape.len() < 2 || sides.len() != shape.len() || sides.contains(&0) {
+            return None;
+        }
+        let in_shape = |offsets: &Vec<u64>| offsets.iter().zip(shape).all(|(at, extent)| at < extent);
+        let mut found = self.chunks(data, *address, dims, chunk_indexing.as_ref())?;
+        found.retain(|offsets| offsets.len() == shape.len() && in_shape(offsets));
+        found.sort_unstable();
+        found.dedup();
+        // Rows are the last dimension but one. Those of a chunk are written if all chunks beside it are.
+        let rows = shape.len() - 2;
+        let mut beside = (0..shape.len()).filter(|&d| d != rows).map(|d| shape[d].div_ceil(sides[d]));
+        let beside = beside.try_fold(1u64, |n, chunks| n.checked_mul(chunks))?;
+        let mut of_rows: BTreeMap<u64, u64> = BTreeMap::new();
+        found.iter().for_each(|offsets| *of_rows.entry(offsets[rows]).or_default() += 1);
+        let whole = of_rows.into_iter().filter(|(_, chunks)| *chunks == beside);
+        let written: u64 = whole.map(|(at, _)| sides[rows].min(shape[rows] - at)).sum();
+        usize::try_from(shape[rows].saturating_sub(written)).ok()
+    }
+
+    /// The offsets of the chunks that an index lists; none if it cannot be read or lists all of necessity.
+    fn chunks(
+        &self,
+        data: &Dataset,
+        address: u64,
+        dims: &[u32],
+        indexing: Option<&ChunkIndexing>,
+    ) -> Option<Vec<Vec<u64>>> {
+        let (storage, superblock) = (self.file.storage(), self.file.superblock());
+        let (offset_size, length_size) = (superblock.offset_size, superblock.length_size);
+        let (shape, rank) = (data.shape(), data.ndim() as u32);
+        let entries = match indexing {
+            None => {
+                let leaves =
+                    collect_btree_v1_leaves_storage(storage, address, offset_size, length_size, Some(rank), dims, None);
+                // Each offset is followed by one into the element.
+                let offsets = |key: BTreeV1Key| match key {
+                    BTreeV1Key::RawData { offsets, .. } => Some(offsets.get(..data.ndim())?.to_vec()),
+                    BTreeV1Key::Group { .. } => None,
+                };
+                return leaves.ok()?.into_iter().map(|(key, _)| offsets(key)).collect();
+            }
+            Some(ChunkIndexing::BTreeV2) => {
+                collect_v2_chunk_entries_storage(storage, address, offset_size, length_size, rank, dims, None)
+            }
+            Some(ChunkIndexing::FixedArray { .. }) => {
+                collect_fixed_array_chunk_entries_storage(storage, address, offset_size, length_size, shape, dims, None)
+            }
+            Some(ChunkIndexing::ExtensibleArray { .. }) => collect_extensible_array_chunk_entries_storage(
+                storage,
+                address,
+                offset_size,
+                length_size,
+                shape,
+                data.max_dims(),
+                dims,
+                None,
+            ),
+            Some(ChunkIndexing::SingleChunk { .. } | ChunkIndexing::Implicit) => return None,
+        };
+        Some(entries.ok()?.into_iter().map(|entry| entry.offsets).collect())
     }
 }
 

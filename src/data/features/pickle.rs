@@ -411,7 +411,16 @@ impl Machine<'_> {
     }
 
     fn sizes(&self, id: Id) -> Result<Vec<u64>, String> {
-        self.items(id)?.iter().map(|&id| self.size(id)).collect()
+        /// More than numpy and torch allow. A tuple can be long, and each tensor that refers to it has a copy.
+        const DIMENSIONS: usize = 64;
+        let items = self.items(id)?;
+        if items.len() > DIMENSIONS {
+            return Err(format!(
+                "its pickle has a tensor of {} dimensions; save the tensor of features alone",
+                items.len()
+            ));
+        }
+        items.iter().map(|&id| self.size(id)).collect()
     }
 
     /// What a pickle calls persistent: `("storage", type, key, location, elements)`.

@@ -1,0 +1,3 @@
+#![no_main]
+
+onkos_fuzz::target!(safetensors);
