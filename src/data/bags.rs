@@ -73,17 +73,35 @@ impl Bags {
     /// looked through by [`Cohort::open`](super::Cohort::open) is not, unless it was changed since.
     pub fn gather(&self, patients: &[usize]) -> Result<(Features, Ragged)> {
         let ragged = Ragged::from_lengths(patients.iter().map(|&p| self.ragged.bag(p).len()));
-        let features = match self.dtype {
-            FeatureType::F32 => Features::F32(self.copy(patients, ragged.rows())?),
-            FeatureType::F16 => Features::F16(self.copy(patients, ragged.rows())?),
-            FeatureType::Bf16 => Features::Bf16(self.copy(patients, ragged.rows())?),
-        };
-        Ok((features, ragged))
+        Ok((self.gather_into(patients, None, 0)?, ragged))
+    }
+
+    /// The same features, in the memory of `spare` if nobody else holds that and it is large enough, else in new memory
+    /// with room for `room` rows if these are more. Reading costs less than having fresh memory filled in.
+    pub(crate) fn gather_into(&self, patients: &[usize], spare: Option<Features>, room: usize) -> Result<Features> {
+        let rows = patients.iter().map(|&p| self.ragged.bag(p).len()).sum();
+        Ok(match (self.dtype, spare) {
+            (FeatureType::F32, Some(Features::F32(x))) => Features::F32(self.copy(patients, rows, Some(x), room)?),
+            (FeatureType::F16, Some(Features::F16(x))) => Features::F16(self.copy(patients, rows, Some(x), room)?),
+            (FeatureType::Bf16, Some(Features::Bf16(x))) => Features::Bf16(self.copy(patients, rows, Some(x), room)?),
+            (FeatureType::F32, _) => Features::F32(self.copy(patients, rows, None, room)?),
+            (FeatureType::F16, _) => Features::F16(self.copy(patients, rows, None, room)?),
+            (FeatureType::Bf16, _) => Features::Bf16(self.copy(patients, rows, None, room)?),
+        })
     }
 
     /// The bags of the given patients as elements of `T`, whose size must be that of the element type.
-    fn copy<T: Element>(&self, patients: &[usize], rows: usize) -> Result<Tensor<T>> {
-        let mut elements = vec![T::default(); rows * self.width];
+    fn copy<T: Element>(
+        &self,
+        patients: &[usize],
+        rows: usize,
+        spare: Option<Tensor<T>>,
+        room: usize,
+    ) -> Result<Tensor<T>> {
+        let count = rows * self.width;
+        let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.capacity() >= count);
+        let mut elements = spare.unwrap_or_else(|| vec![T::default(); rows.max(room) * self.width]);
+        elements.resize(count, T::default());
         self.read(patients, 0, bytemuck::cast_slice_mut(&mut elements))?;
         Tensor::new(&[rows, self.width], elements)
     }

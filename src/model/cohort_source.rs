@@ -249,6 +249,12 @@ impl<'a> CohortSource<'a> {
         (genes, !genes)
     }
 
+    /// Those of a batch whose patches a pass shows.
+    fn visible(&self, batch: &[usize], noise: Option<Noise>) -> Vec<usize> {
+        let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
+        shown.copied().collect()
+    }
+
     fn name(&self, p: usize) -> u32 {
         name32(&self.cohort.patients[p].case)
     }
@@ -285,11 +291,13 @@ impl Source<f32> for CohortSource<'_> {
     fn upcoming(&self, batches: &[Vec<usize>], passes: usize, noise: Option<Noise>) -> Result<()> {
         *lock(&self.plan) = Plan { batches: batches.len(), asked: 0, last: Vec::new(), noise };
         let Some(Store::Feed(feed)) = &self.patches else { return Ok(()) };
-        let visible = |batch: &Vec<usize>| {
-            let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
-            shown.copied().collect()
-        };
-        lock(feed).plan((0..passes).flat_map(|_| batches).map(visible))
+        lock(feed).plan((0..passes).flat_map(|_| batches).map(|batch| self.visible(batch, noise)))
+    }
+
+    fn then(&self, batch: &[usize], noise: Option<Noise>) {
+        if let Some(Store::Feed(feed)) = &self.patches {
+            lock(feed).then(self.visible(batch, noise));
+        }
     }
 
     fn explain(&self, error: Error) -> Error {
