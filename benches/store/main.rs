@@ -33,6 +33,9 @@ struct Options {
     /// Where everything is made
     #[arg(long, default_value = "target/store-bench")]
     dir: PathBuf,
+    /// Leave the store in the folder `kept` of that, or use the one that was left there
+    #[arg(long)]
+    keep: bool,
     /// The Python that has h5py
     #[arg(long)]
     python: Option<String>,
@@ -46,10 +49,11 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
+    let kept = options.dir.join("kept");
+    std::fs::create_dir_all(if options.keep { &kept } else { &options.dir }).expect("a folder can be made");
     // Removed again when it is dropped.
-    std::fs::create_dir_all(&options.dir).expect("a folder can be made");
-    let folder = tempfile::tempdir_in(&options.dir).expect("a folder can be made");
-    let folder = &folder.path().canonicalize().expect("it was just made");
+    let scratch = tempfile::tempdir_in(&options.dir).expect("a folder can be made");
+    let folder = scratch.path().canonicalize().expect("it was just made");
     let bytes = |gib: f64| (gib * (1u64 << 30) as f64) as u64;
     let mut report = report::Report::new(std::env::args().skip(1).filter(|word| word != "--bench").collect());
     let python = options.python.or_else(|| std::env::var("ONKOS_PYTHON").ok()).unwrap_or_else(|| "python3".into());
@@ -57,9 +61,10 @@ fn main() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/store/h5.py");
         report.h5(&folder.join("h5"), &python, &script, bytes(options.h5), options.rounds);
     }
-    report.store(&folder.join("store"), bytes(options.gib), options.rounds);
-    let store = cohort::feature_files(&folder.join("store/packed"));
-    let file = folder.join("store/packed.toml");
+    let store =
+        if options.keep { kept.canonicalize().expect("it was just made") } else { folder.clone() }.join("store");
+    report.store(&store, bytes(options.gib), options.rounds);
+    let (file, store) = (store.join("packed.toml"), cohort::feature_files(&store.join("packed")));
     if options.epochs > 0 {
         report.epochs = train::epochs(&file, &store, options.epochs);
     }
