@@ -271,13 +271,90 @@ static void runtime_compiler() {
     EXPECT(compile("#include \"device.cuh\"\n", 2), 6);  // no kernel
 }
 
+// The products of cuBLASLt: what it makes, and everything it must refuse. c = a b, column by column, a 3 x 2 and b 2 x 4.
+static void products() {
+    begin();
+    Handle driver = library, handle = nullptr;
+    library = dlopen("libcublasLt.so.13", RTLD_NOW);
+    if (!library) std::printf("%s\n", dlerror()), std::exit(1);
+    const int REFUSED = 7, F32 = 0, COMPUTE_32F = 68;
+    struct Answer { uint64_t algorithm[8]; size_t workspace; int state; float waves; int reserved[4]; } answer, long_answer;
+    int count = 0;
+    auto layout = [](uint64_t rows, uint64_t columns, int64_t leading, int type = 0) {
+        Handle l = nullptr;
+        OK("cublasLtMatrixLayoutCreate", &l, type, rows, columns, leading);
+        return l;
+    };
+    Handle desc = nullptr, preference = nullptr;
+    OK("cublasLtCreate", &handle);
+    OK("cublasLtMatmulDescCreate", &desc, COMPUTE_32F, F32);
+    OK("cublasLtMatmulPreferenceCreate", &preference);
+    size_t room = 1 << 16;
+    uint32_t apart = 2;
+    OK("cublasLtMatmulPreferenceSetAttribute", preference, 1, (const void*)&room, sizeof room);
+    auto ask = [&](Handle a, Handle b, Handle c, Answer* to) {
+        return call("cublasLtMatmulAlgoGetHeuristic", handle, desc, a, b, c, c, preference, 1, to, &count);
+    };
+    Handle a = layout(3, 2, 4), b = layout(2, 4, 2), c = layout(3, 4, 3);
+    Handle long_a = layout(3, 500, 3), long_b = layout(500, 4, 500);
+    EXPECT(ask(a, b, c, &answer), 0);
+    EXPECT(count, 1);
+    EXPECT(ask(layout(3, 2, 2), b, c, &answer), REFUSED);           // columns of 3 that begin every 2
+    EXPECT(ask(a, layout(3, 4, 3), c, &answer), REFUSED);           // 2 terms by 3
+    EXPECT(ask(a, b, layout(4, 3, 4), &answer), REFUSED);           // a result the other way round
+    EXPECT(ask(a, layout(2, 4, 2, 14), c, &answer), REFUSED);       // f32 by bf16
+    EXPECT(ask(a, layout(2, 0, 2), c, &answer), REFUSED);
+    EXPECT(ask(long_a, long_b, c, &long_answer), 0);
+    EXPECT(ask(a, b, c, &answer), 0);
+    Handle lt = library;
+    library = driver;
+    Ptr pa = device(4 * 4 * 2), pb = device(4 * 2 * 4), pc = device(4 * 3 * 4), work = device(room), pla = device(4 * 3 * 500), plb = device(4 * 500 * 4);
+    float fa[8] = {1, 2, 3, NAN, 4, 5, 6, NAN}, fb[8] = {1, 1, 1, 0, 0, 1, 2, -1};
+    OK("cuMemcpyHtoD_v2", pa, (const void*)fa, sizeof fa);
+    OK("cuMemcpyHtoD_v2", pb, (const void*)fb, sizeof fb);
+    const float one = 1, zero = 0;
+    auto multiply = [&](const Answer& how, Ptr from, Handle a, Ptr by, Handle b, Ptr to, size_t bytes) {
+        library = lt;
+        int result = call("cublasLtMatmul", handle, desc, &one, from, a, by, b, &zero, to, c, to, c, how.algorithm, work, bytes, (Handle)nullptr);
+        library = driver;
+        int later = call("cuCtxSynchronize");
+        return result ? result : later;
+    };
+    EXPECT(multiply(answer, pa, a, pb, b, pc, room), 0);
+    const float want[12] = {5, 7, 9, 1, 2, 3, 4, 5, 6, -2, -1, 0};
+    for (int i = 0; i < 12; ++i) EXPECT(read<float>(pc + 4 * i), want[i]);
+    EXPECT(multiply(long_answer, pa, a, pb, b, pc, room), REFUSED);          // an algorithm of another product
+    EXPECT(multiply(answer, pa, a, pb + 256, b, pc, room), REFUSED);         // past the end of its memory
+    EXPECT(multiply(answer, pa, a, pb + 4, b, pc, room), REFUSED);           // not where it would be fast
+    EXPECT(multiply(answer, pa, a, pb, b, pc, room + 4), REFUSED);           // a workspace that is not there
+    EXPECT(multiply(long_answer, pla, long_a, plb, long_b, pc, room), REFUSED);  // parts that are added in any order
+    library = lt;
+    OK("cublasLtMatmulPreferenceSetAttribute", preference, 3, (const void*)&apart, sizeof apart);
+    EXPECT(ask(long_a, long_b, c, &long_answer), 0);
+    EXPECT(long_answer.workspace > 0, 1);
+    EXPECT(multiply(long_answer, pla, long_a, plb, long_b, pc, 4), REFUSED);     // less than the algorithm needs
+    EXPECT(multiply(long_answer, pla, long_a, plb, long_b, pc, room), 0);
+    EXPECT(multiply(answer, pa, a, pb, b, pc, room), 0);                         // what was there is not read
+    EXPECT(read<float>(pc), 5);
+    library = lt;
+    OK("cublasLtMatrixLayoutDestroy", b);
+    EXPECT(ask(a, b, c, &answer), REFUSED);                                      // a description that is gone
+    OK("cublasLtDestroy", handle);
+    EXPECT(ask(a, layout(2, 4, 2), c, &answer), REFUSED);
+    library = driver;
+    // Without a context there is no handle.
+    OK("cuCtxSetCurrent", (Handle)nullptr);
+    library = lt;
+    EXPECT(call("cublasLtCreate", &handle), 1);
+}
+
 int main(int n, char** arguments) {
     std::string what = n > 1 ? arguments[1] : "";
     library = dlopen("libcuda.so.1", RTLD_NOW);
     if (!library) return std::printf("%s\n", dlerror()), 1;
     struct { const char* name; void (*run)(); } all[] = {
         {"vocabulary", vocabulary}, {"launches", launches}, {"guards", guards}, {"streams", streams}, {"limits", limits}, {"images", images},
-        {"no_device", no_device}, {"fails", fails}, {"speed", speed}, {"runtime_compiler", runtime_compiler}};
+        {"no_device", no_device}, {"fails", fails}, {"speed", speed}, {"runtime_compiler", runtime_compiler}, {"products", products}};
     for (auto& test : all)
         if (what == test.name) return test.run(), failures != 0;
     return std::printf("selftest: no part is called %s\n", what.c_str()), 2;

@@ -151,6 +151,17 @@ extern "C" __global__ void softmax_backward_wide(const float* __restrict__ y, co
 extern "C" __global__ void standardize_forward(const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ mean, const float* __restrict__ deviation, float* __restrict__ w, float* __restrict__ b, unsigned int inputs);
 extern "C" __global__ void standardize_backward(const float* __restrict__ gw, const float* __restrict__ gb, const float* __restrict__ mean, const float* __restrict__ deviation, float* __restrict__ dw, unsigned int inputs);
 
+// matmul_cublaslt.cu
+extern "C" __global__ void matmul_cublaslt_to_bf16_f32(const float* __restrict__ from, __nv_bfloat16* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
+extern "C" __global__ void matmul_cublaslt_to_bf16_f16(const __half* __restrict__ from, __nv_bfloat16* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
+extern "C" __global__ void matmul_cublaslt_to_bf16_bf16(const __nv_bfloat16* __restrict__ from, __nv_bfloat16* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
+extern "C" __global__ void matmul_cublaslt_to_f16_f32(const float* __restrict__ from, __half* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
+extern "C" __global__ void matmul_cublaslt_to_f16_f16(const __half* __restrict__ from, __half* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
+extern "C" __global__ void matmul_cublaslt_to_f16_bf16(const __nv_bfloat16* __restrict__ from, __half* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
+extern "C" __global__ void matmul_cublaslt_to_f32_f16(const __half* __restrict__ from, float* __restrict__ to, unsigned long long size);
+extern "C" __global__ void matmul_cublaslt_to_f32_bf16(const __nv_bfloat16* __restrict__ from, float* __restrict__ to, unsigned long long size);
+extern "C" __global__ void matmul_cublaslt_end(const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned long long size, unsigned int columns, unsigned int function);
+
 // matmul_plain.cu
 extern "C" __global__ void matmul_nt_plain_f32(const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);
 extern "C" __global__ void matmul_nt_plain_f16(const __half* __restrict__ a, const float* __restrict__ b, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int m, unsigned int n, unsigned int k, unsigned int function);

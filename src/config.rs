@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BinRule, MissingGenes, Modality, Scaling};
-use crate::device::Precision;
+use crate::device::{Precision, Products};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::ops::cox::Ties;
@@ -108,6 +108,9 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Patches in a batch: it is closed early when the next patient would exceed this.
     pub patches_per_batch: usize,
+    /// Patches of a patient that are trained on in an epoch, at most: of more, so many are drawn anew each epoch. 0 trains
+    /// on all. Validation, evaluation and prediction see all patches in any case.
+    pub patches_per_patient: usize,
     /// How often each patient comes in an epoch.
     pub sampling: Sampling,
     /// What is minimised.
@@ -139,6 +142,9 @@ pub struct TrainConfig {
     pub select: Select,
     /// How matrix products are calculated on a device; the CPU knows only f32.
     pub precision: Precision,
+    /// Whose kernels calculate those of fully connected layers on a device: `"own"`, or `"cublaslt"` where that library is.
+    /// Which is faster depends on card and shapes: `onkos bench` and `onkos bench --products cublaslt` tell.
+    pub products: Products,
     /// Stop after this many epochs without a better validation figure; 0 never stops early.
     pub patience: u32,
 }
@@ -149,6 +155,7 @@ impl Default for TrainConfig {
             epochs: 40,
             batch: 64,
             patches_per_batch: 262_144,
+            patches_per_patient: 0,
             sampling: Sampling::Uniform,
             loss: Loss::Cox,
             ties: Ties::Efron,
@@ -164,6 +171,7 @@ impl Default for TrainConfig {
             modality_dropout: 0.0,
             select: Select::ValidationLoss,
             precision: Precision::F32,
+            products: Products::Own,
             patience: 0,
         }
     }

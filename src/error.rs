@@ -213,6 +213,16 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// Products by cuBLASLt were asked for, and there is none that a device can use.
+    #[error(
+        "cuBLASLt cannot be used on {device}: {why}; write train.products = \"own\", or name the library in ONKOS_CUBLASLT"
+    )]
+    Products {
+        /// The device.
+        device: String,
+        /// Why not.
+        why: String,
+    },
     /// A call of the CUDA driver failed, or a kernel that was launched before it.
     #[error("{device}: {doing} failed: {why}")]
     Cuda {

@@ -5,6 +5,8 @@
 //! same bits whatever the order, the batch or the number of threads, and a backward pass draws a mask again instead of
 //! keeping it. `kernels/philox.cuh` has the same function for the device.
 
+use std::collections::HashSet;
+
 /// One round multiplies by these; the key grows by those (the golden ratio and sqrt(3) - 1).
 const MUL: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -122,6 +124,52 @@ impl Stream {
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
     }
 
+    /// `k` of the numbers `0..n` without replacement, ascending: each set of so many is as likely as any other. All of
+    /// them if there are no more than `k`.
+    ///
+    /// By Floyd's method (Bentley and Floyd, "Programming pearls: a sample of brilliance", CACM 1987), of which the memory
+    /// is that of the numbers drawn, or of those left out where these are fewer.
+    pub fn sample(&self, n: usize, k: usize) -> Vec<usize> {
+        if k >= n {
+            return (0..n).collect();
+        }
+        if k <= n / 2 {
+            return self.floyd(n, k);
+        }
+        let (without, mut sample, mut next) = (self.floyd(n, n - k), Vec::with_capacity(k), 0);
+        for out in without {
+            sample.extend(next..out);
+            next = out + 1;
+        }
+        sample.extend(next..n);
+        sample
+    }
+
+    fn floyd(&self, n: usize, k: usize) -> Vec<usize> {
+        let (mut chosen, mut sample, mut at) = (HashSet::with_capacity(k), Vec::with_capacity(k), 0);
+        for last in n - k..n {
+            let drawn = self.exactly_below(&mut at, last as u64 + 1) as usize;
+            let new = if chosen.insert(drawn) { drawn } else { last };
+            chosen.insert(new);
+            sample.push(new);
+        }
+        sample.sort_unstable();
+        sample
+    }
+
+    /// A number in `0..n` without any bias, out of 64 bits from word `at` on, which is moved behind the words that were
+    /// used: those that would favour some numbers are thrown away.
+    fn exactly_below(&self, at: &mut u64, n: u64) -> u64 {
+        loop {
+            let words = [self.word(*at), self.word(*at + 1)].map(u128::from);
+            *at += 2;
+            let product = (words[0] << 32 | words[1]) * u128::from(n);
+            if product as u64 >= n.wrapping_neg() % n {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
     /// A uniformly random order of `0..n`: the indices sorted by their words, ties by index.
     pub fn permutation(&self, n: usize) -> Vec<u32> {
         let mut keyed: Vec<(u32, u32)> = (0..n).map(|i| (self.word(i as u64), i as u32)).collect();
@@ -202,6 +250,38 @@ mod tests {
         assert!((mean(&|i| stream.uniform(i)) - 0.5).abs() < se * (1.0f64 / 12.0).sqrt());
         assert!(mean(&|i| stream.normal(i)).abs() < se);
         assert!((mean(&|i| stream.normal(i).powi(2)) - 1.0).abs() < se * 2f64.sqrt());
+    }
+
+    #[test]
+    fn a_sample_is_ascending_distinct_and_of_the_size_asked_for() {
+        for (patient, n) in [0usize, 1, 2, 31, 32, 33, 1000].into_iter().enumerate() {
+            for k in [0, 1, n / 2, n / 2 + 1, n.saturating_sub(1), n, n + 1] {
+                let sample = Draws::new(5, 0, "sample").of(patient as u32).sample(n, k);
+                assert_eq!(sample.len(), k.min(n));
+                assert!(sample.windows(2).all(|pair| pair[0] < pair[1]) && sample.iter().all(|&i| i < n), "{sample:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_is_sampled_equally_often() {
+        // A chi-square variable of d degrees exceeds d + 2 sqrt(d x) + 2 x with a probability of at most exp(-x)
+        // (Laurent and Massart 2000, lemma 1). With x = 20 that is 2e-9.
+        const X: f64 = 20.0;
+        const EACH: usize = 300;
+        // 35 sets that are drawn, and 21 of which the complement is.
+        for (n, k, sets) in [(7, 3, 35), (7, 5, 21), (2, 1, 2)] {
+            let mut counts = std::collections::BTreeMap::<Vec<usize>, usize>::new();
+            for patient in 0..sets * EACH {
+                let sample = Draws::new(11, 4, "sample").of(patient as u32).sample(n, k);
+                *counts.entry(sample).or_default() += 1;
+            }
+            assert_eq!(counts.len(), sets);
+            let off = |&count: &usize| (count as f64 - EACH as f64).powi(2) / EACH as f64;
+            let (statistic, degrees) = (counts.values().map(off).sum::<f64>(), sets as f64 - 1.0);
+            let bound = degrees + 2.0 * (degrees * X).sqrt() + 2.0 * X;
+            assert!(statistic < bound, "{k} of {n}: {statistic} is not below {bound}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::config::{RunConfig, Select};
 use crate::data::{Cohort, FileHash, Split, write_file};
-use crate::device::{Device, Precision};
+use crate::device::{Device, Precision, Products};
 use crate::error::{Error, Result, toml_error};
 use crate::evaluate::{Evaluation, Figures};
 use crate::model::{Predictions, Predictor};
@@ -49,6 +49,10 @@ pub struct Manifest {
     pub device_name: Option<&'static str>,
     /// How matrix products were calculated on it.
     pub precision: Precision,
+    /// Whose kernels calculated those of fully connected layers on it.
+    pub products: Products,
+    /// The version of the library that did; absent if it was onkos itself. Another one may round differently.
+    pub products_version: Option<String>,
     /// The SIMD level of the machine: another one may round differently.
     pub simd: &'static str,
     /// Threads; the result does not depend on them.
@@ -228,13 +232,23 @@ impl Run {
         Ok(Run { path: path.into(), config, predictor: Predictor::load(&path.join(MODEL))? })
     }
 
-    /// Opens a run folder to predict on a device, there with the precision that the model was trained in.
+    /// Opens a run folder to predict on a device, there with the precision that the model was trained in, and with the
+    /// same products. Where cuBLASLt is not to be had our own products take its place, with a warning: the same to
+    /// rounding.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Predictor::to`].
     pub fn open_on(path: &Path, device: Device) -> Result<Run> {
         let run = Run::open(path)?;
-        let predictor = run.predictor.to(device.with_precision(run.config.train.precision))?;
+        let device = device.with_precision(run.config.train.precision);
+        let device = device.with_products(run.config.train.products).or_else(|why| match why {
+            Error::Products { why, .. } => {
+                tracing::warn!("predicting with products of onkos instead of cuBLASLt: {why}");
+                Ok(device)
+            }
+            other => Err(other),
+        })?;
+        let predictor = run.predictor.to(device)?;
         Ok(Run { predictor, ..run })
     }
 }

@@ -21,6 +21,9 @@ mod models;
 #[path = "cli/places.rs"]
 mod places;
 
+#[path = "cli/drives.rs"]
+mod drives;
+
 #[path = "cli/kills.rs"]
 mod kills;
 

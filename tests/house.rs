@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The files that may hold `unsafe`, each with `allow(unsafe_code)` and a SAFETY comment a block (clippy sees to that).
-const UNSAFE: [&str; 9] = [
+const UNSAFE: [&str; 10] = [
     "src/data/map.rs",
+    "src/device/cublaslt.rs",
     "src/device/cuda.rs",
     "src/device/driver.rs",
     "src/device/kernel.rs",

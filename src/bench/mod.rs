@@ -30,7 +30,7 @@ use ceilings::Probe;
 
 use half::{bf16, f16};
 
-use crate::device::Precision;
+use crate::device::{Precision, Products};
 use crate::rng::Draws;
 use crate::{Device, Element, FeatureType, Features, Tape, Tensor};
 
@@ -227,6 +227,9 @@ pub struct Row {
 pub struct Report {
     /// What the machine can do, over the whole run.
     pub ceilings: Ceilings,
+    /// Whose kernels calculated the products of fully connected layers, that of the ceiling among them.
+    #[serde(default)]
+    pub products: Products,
     /// One row a case.
     pub rows: Vec<Row>,
 }
@@ -254,7 +257,11 @@ pub fn run(options: &Options) -> Report {
     if all.is_empty() {
         all.push(probe.measure());
     }
-    Report { ceilings: Ceilings::median(&all), rows }
+    let products = match options.device {
+        Device::Cpu => Products::Own,
+        Device::Cuda(gpu) => gpu.products(),
+    };
+    Report { ceilings: Ceilings::median(&all), products, rows }
 }
 
 /// Round after round of the probes and each case once, until the time is spent, at least three rounds.
@@ -312,7 +319,8 @@ fn median(mut x: Vec<f64>) -> f64 {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Ceilings { device, product, copy_gb_per_s, product_gflop_per_s } = &self.ceilings;
-        writeln!(f, "{device}: copy {copy_gb_per_s:.1} GB/s, {product} product {product_gflop_per_s:.0} GFLOP/s")?;
+        let by = if self.products == Products::CublasLt { " by cuBLASLt" } else { "" };
+        writeln!(f, "{device}: copy {copy_gb_per_s:.1} GB/s, {product} product{by} {product_gflop_per_s:.0} GFLOP/s")?;
         let width = self.rows.iter().map(|r| r.shape.chars().count()).max().unwrap_or(0).max(5);
         writeln!(
             f,

@@ -18,7 +18,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
-        let reports: Vec<Report> = self.cohorts.iter().map(data::check).collect();
+        let reports: Vec<Report> = self.cohorts.iter().map(|file| data::check_by(file, global.reading())).collect();
         if global.json {
             print_json(&reports);
         } else {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Global, Outcome, open_all, print_json, table};
+use super::{Global, Outcome, from_one, open_all, print_json, table};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::Batching;
@@ -22,14 +22,18 @@ pub(super) struct Evaluate {
     /// Bootstrap replicates of each interval
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     replicates: u32,
+    /// Patches in a batch, at most, unless one patient alone has more; instead of the training's
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    patches_per_batch: Option<usize>,
 }
 
 impl Evaluate {
     pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
         let Run { config, predictor, .. } = Run::open_on(&self.run, device)?;
-        let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
+        let patches = self.patches_per_batch.unwrap_or(config.train.patches_per_batch);
+        let batching = Batching { patients: config.train.batch, patches };
         let mut all = Vec::new();
-        for cohort in open_all(&self.cohorts)? {
+        for cohort in open_all(&self.cohorts, global.reading())? {
             let predictions = predictor.predict(&cohort, batching)?;
             let patients: Vec<usize> = (0..cohort.len()).collect();
             let replicates = self.replicates;

@@ -18,7 +18,7 @@ pub(super) struct Inspect {
 
 impl Inspect {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
-        let found: Vec<Inspection> = self.files.iter().map(data::inspect).collect();
+        let found: Vec<Inspection> = self.files.iter().map(|file| data::inspect_by(file, global.reading())).collect();
         if global.json {
             print_json(&found);
         } else {

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::data::{Cohort, Problems};
+use crate::data::{Cohort, Problems, Reading};
 use crate::device::Device;
 use crate::error::{Error, Result, said};
 
@@ -55,6 +55,23 @@ struct Global {
     /// Where to calculate: auto, cpu or cuda:N
     #[arg(long, global = true, default_value = "auto")]
     device: String,
+    /// Map no file of features: for network drives, where a file that gets shorter or a drive that goes away is then an
+    /// error of that slide
+    #[arg(long, global = true)]
+    no_mmap: bool,
+}
+
+impl Global {
+    /// How files of features are read.
+    fn reading(&self) -> Reading {
+        if self.no_mmap { Reading::Positioned } else { Reading::Mapped }
+    }
+}
+
+/// A number from 1.
+fn from_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().map_err(|_| "not a whole number from 1".to_owned())?;
+    if number == 0 { Err("must be at least 1".into()) } else { Ok(number) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -143,10 +160,10 @@ fn start(global: &Global) -> Result<Device> {
 }
 
 /// Opens several cohorts, or fails with all problems of all of them.
-fn open_all(paths: &[PathBuf]) -> Result<Vec<Cohort>> {
+fn open_all(paths: &[PathBuf], reading: Reading) -> Result<Vec<Cohort>> {
     let (mut cohorts, mut problems) = (Vec::new(), Problems::default());
     for path in paths {
-        match Cohort::open(path) {
+        match Cohort::open_by(path, reading) {
             Ok(cohort) => cohorts.push(cohort),
             Err(Error::Data(of_this)) => problems.0.extend(of_this.0),
             Err(other) => return Err(other),

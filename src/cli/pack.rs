@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::train::gib;
 use super::{Global, Outcome, print_json};
 use crate::data::{Cohort, PackOptions, Packed, pack, verify};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::FeatureType;
 
 /// Packs the features of a cohort into a store, once, for fast reading.
@@ -53,34 +53,22 @@ struct Summary {
 impl Pack {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
         let start = std::time::Instant::now();
-        let cohort = Cohort::open_unscanned(&self.cohort)?;
+        let cohort = Cohort::open_unscanned_by(&self.cohort, global.reading())?;
         let dtype = self.dtype.map(|dtype| match dtype {
             Type::F32 => FeatureType::F32,
             Type::F16 => FeatureType::F16,
             Type::Bf16 => FeatureType::Bf16,
         });
-        // A size that is no number is 0 here, and then each slide is a shard.
+        if !(self.shard.is_finite() && self.shard > 0.0) {
+            return Err(Error::Setting { name: "--shard", want: "finite and positive", value: self.shard.to_string() });
+        }
         let shard_bytes = (self.shard * (1u64 << 30) as f64) as u64;
-        let bar = bar("packing", global.json);
-        let show = |done: usize, total: usize| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        };
-        let packed = pack(&cohort, &self.out, PackOptions { dtype, shard_bytes }, &show);
-        bar.finish_and_clear();
-        let (packed, seconds) = (packed?, start.elapsed().as_secs_f64());
-        let verified_rows = if self.verify {
-            let bar = self::bar("comparing", global.json);
-            let show = |done: usize, total: usize| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-            };
-            let rows = verify(&cohort, &self.out, &show);
-            bar.finish_and_clear();
-            Some(rows?)
-        } else {
-            None
-        };
+        let packed = with_bar("packing", global.json, |show| {
+            pack(&cohort, &self.out, PackOptions { dtype, shard_bytes }, show)
+        })?;
+        let seconds = start.elapsed().as_secs_f64();
+        let compare = || with_bar("comparing", global.json, |show| verify(&cohort, &self.out, show));
+        let verified_rows = self.verify.then(compare).transpose()?;
         let summary = Summary { store: self.out.clone(), packed, seconds, verified_rows };
         if global.json {
             print_json(&summary)
@@ -91,10 +79,17 @@ impl Pack {
     }
 }
 
-fn bar(what: &'static str, hidden: bool) -> ProgressBar {
+/// Runs `work` with a bar of the rows that it tells of.
+fn with_bar<R>(what: &'static str, hidden: bool, work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> R) -> R {
     let bar = if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len} rows, {eta} left");
-    bar.with_message(what).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let bar = bar.with_message(what).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let result = work(&|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    result
 }
 
 fn print(summary: &Summary) {

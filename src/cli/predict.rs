@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Global, Outcome, open_all, print_json};
+use super::{Global, Outcome, from_one, open_all, print_json};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Batching;
@@ -25,6 +25,9 @@ pub(super) struct Predict {
     /// Write over a table that is there already
     #[arg(long)]
     force: bool,
+    /// Patches in a batch, at most, unless one patient alone has more; instead of the training's
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    patches_per_batch: Option<usize>,
 }
 
 impl Predict {
@@ -35,8 +38,9 @@ impl Predict {
             return Err(Error::Exists { path: self.out.clone() });
         }
         let Run { config, predictor, .. } = Run::open_on(&self.run, device)?;
-        let cohort = open_all(std::slice::from_ref(&self.cohort))?.remove(0);
-        let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
+        let cohort = open_all(std::slice::from_ref(&self.cohort), global.reading())?.remove(0);
+        let patches = self.patches_per_batch.unwrap_or(config.train.patches_per_batch);
+        let batching = Batching { patients: config.train.batch, patches };
         let predictions = predictor.predict(&cohort, batching)?;
         run::write_risks(&self.out, &cohort, &predictions, predictor.recipe.median_risk, |_| "target")?;
         let high = predictions.risk.iter().filter(|&&r| r > predictor.recipe.median_risk).count();

@@ -81,7 +81,8 @@ fn started(device: Device, resident: u64) -> String {
                 0 => String::new(),
                 bytes => format!(", {:.2} GiB of features stay there", super::train::gib(bytes)),
             };
-            format!("training on {gpu} ({}, {}){stay}", gpu.name(), gpu.precision())
+            let products = gpu.products_version().map_or(String::new(), |version| format!(", cuBLASLt {version}"));
+            format!("training on {gpu} ({}, {}{products}){stay}", gpu.name(), gpu.precision())
         }
     }
 }

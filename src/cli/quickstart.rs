@@ -51,6 +51,7 @@ impl Quickstart {
             target: vec![target],
             config: Some(folder.join(crate::run::CONFIG)),
             epochs: self.epochs,
+            patches_per_batch: None,
             seed: Some(self.seed),
             split: None,
             fold: 0,

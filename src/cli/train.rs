@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::progress::Bar;
-use super::{Global, Outcome, open_all, print_json, table};
+use super::{Global, Outcome, from_one, open_all, print_json, table};
 use crate::config::RunConfig;
 use crate::data::{Cohort, RunDir, Split};
 use crate::device::{Device, Gpu};
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Figures;
 use crate::model::{Batching, CohortSource, Recipe};
 use crate::run::{self, Manifest};
-use crate::train::{Progress, train};
+use crate::train::{Progress, place, train};
 
 /// Train on one cohort, test on others.
 #[derive(Clone, Debug, Args)]
@@ -35,6 +35,9 @@ pub(super) struct Train {
     /// Passes over the training patients, instead of the run file's
     #[arg(long, value_name = "N")]
     pub(super) epochs: Option<u32>,
+    /// Patches in a batch, at most, unless one patient alone has more; instead of the run file's
+    #[arg(long, value_name = "N", value_parser = from_one)]
+    pub(super) patches_per_batch: Option<usize>,
     /// The seed, instead of the run file's
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -88,6 +91,7 @@ impl Train {
         let mut config = self.config.as_deref().map(run::read_config).transpose()?.unwrap_or_default();
         config.seed = self.seed.unwrap_or(config.seed);
         config.train.epochs = self.epochs.unwrap_or(config.train.epochs);
+        config.train.patches_per_batch = self.patches_per_batch.unwrap_or(config.train.patches_per_batch);
         config.check()?;
         Ok(config)
     }
@@ -105,11 +109,12 @@ impl Train {
     fn train(&self, global: &Global, device: Device) -> Result<Summary> {
         // Everything that can be refused is refused before anything is trained or made.
         let config = self.config()?;
+        let device = place(&config.train, device)?;
         if let Some(out) = self.out.as_ref().filter(|out| std::fs::symlink_metadata(out).is_ok()) {
             return Err(Error::Exists { path: out.clone() });
         }
         let paths: Vec<PathBuf> = std::iter::once(&self.source).chain(&self.target).cloned().collect();
-        let cohorts = open_all(&paths)?;
+        let cohorts = open_all(&paths, global.reading())?;
         let (source, targets) = cohorts.split_first().expect("the source is one of them");
         source.require_events()?;
         refuse_same_names(&cohorts, &paths)?;
@@ -189,6 +194,8 @@ impl Train {
             device: device.to_string(),
             device_name: gpu.map(Gpu::name),
             precision: config.train.precision,
+            products: config.train.products,
+            products_version: gpu.and_then(Gpu::products_version),
             simd: crate::device::simd_level(),
             threads: crate::device::threads(),
             seed: config.seed,

@@ -1,5 +1,6 @@
-//! The patch features of a cohort, in mapped files: read when they are gathered, never as a whole.
+//! The patch features of a cohort, in their files: read when they are gathered, never as a whole.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,7 +15,7 @@ use crate::tensor::Tensor;
 
 /// The bags of the patients of a cohort. A bag is all slides of a patient, one after another.
 ///
-/// Files may be larger than the memory of the machine: they are mapped, and only the bags that are gathered are read.
+/// Files may be larger than the memory of the machine: only the bags that are gathered are read.
 #[derive(Clone, Debug)]
 pub struct Bags {
     pub(super) width: usize,
@@ -33,6 +34,33 @@ pub(super) struct Piece {
     /// The row of the file that the piece starts with.
     pub(super) first_row: usize,
     pub(super) rows: usize,
+}
+
+/// What is wanted of the bag of a patient: all of it, or some rows, ascending.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) patient: usize,
+    pub(crate) rows: Option<Vec<usize>>,
+}
+
+impl Part {
+    pub(crate) fn all(patient: usize) -> Part {
+        Part { patient, rows: None }
+    }
+}
+
+/// Consecutive rows that are wanted: a piece, and rows of its file.
+#[derive(Clone, Debug)]
+pub(crate) struct Run<'a> {
+    piece: &'a Piece,
+    rows: Range<usize>,
+}
+
+/// What one task reads: ranges of bytes of a file.
+struct Job<'a> {
+    piece: &'a Piece,
+    spans: Vec<Range<usize>>,
+    bytes: usize,
 }
 
 /// A row and a column of a block, and what stands there.
@@ -72,65 +100,128 @@ impl Bags {
     /// [`Error::Data`](crate::Error::Data) if a file is damaged where it is compressed or in chunks. What has been
     /// looked through by [`Cohort::open`](super::Cohort::open) is not, unless it was changed since.
     pub fn gather(&self, patients: &[usize]) -> Result<(Features, Ragged)> {
-        let ragged = Ragged::from_lengths(patients.iter().map(|&p| self.ragged.bag(p).len()));
-        Ok((self.gather_into(patients, None, 0)?, ragged))
+        self.gather_parts(&patients.iter().copied().map(Part::all).collect::<Vec<_>>())
     }
 
-    /// The same features, in the memory of `spare` if nobody else holds that and it is large enough, else in new memory
-    /// with room for `room` rows if these are more. Reading costs less than having fresh memory filled in.
-    pub(crate) fn gather_into(&self, patients: &[usize], spare: Option<Features>, room: usize) -> Result<Features> {
-        let rows = patients.iter().map(|&p| self.ragged.bag(p).len()).sum();
+    /// The same of parts of bags.
+    pub(crate) fn gather_parts(&self, parts: &[Part]) -> Result<(Features, Ragged)> {
+        let ragged = Ragged::from_lengths(parts.iter().map(|part| self.rows(part)));
+        Ok((self.gather_into(parts, None, 0)?, ragged))
+    }
+
+    /// The features of parts of bags, in the memory of `spare` if nobody else holds that and it is large enough, else in
+    /// new memory with room for `room` rows if these are more. Reading costs less than having fresh memory filled in.
+    pub(crate) fn gather_into(&self, parts: &[Part], spare: Option<Features>, room: usize) -> Result<Features> {
         Ok(match (self.dtype, spare) {
-            (FeatureType::F32, Some(Features::F32(x))) => Features::F32(self.copy(patients, rows, Some(x), room)?),
-            (FeatureType::F16, Some(Features::F16(x))) => Features::F16(self.copy(patients, rows, Some(x), room)?),
-            (FeatureType::Bf16, Some(Features::Bf16(x))) => Features::Bf16(self.copy(patients, rows, Some(x), room)?),
-            (FeatureType::F32, _) => Features::F32(self.copy(patients, rows, None, room)?),
-            (FeatureType::F16, _) => Features::F16(self.copy(patients, rows, None, room)?),
-            (FeatureType::Bf16, _) => Features::Bf16(self.copy(patients, rows, None, room)?),
+            (FeatureType::F32, Some(Features::F32(x))) => Features::F32(self.copy(parts, Some(x), room)?),
+            (FeatureType::F16, Some(Features::F16(x))) => Features::F16(self.copy(parts, Some(x), room)?),
+            (FeatureType::Bf16, Some(Features::Bf16(x))) => Features::Bf16(self.copy(parts, Some(x), room)?),
+            (FeatureType::F32, _) => Features::F32(self.copy(parts, None, room)?),
+            (FeatureType::F16, _) => Features::F16(self.copy(parts, None, room)?),
+            (FeatureType::Bf16, _) => Features::Bf16(self.copy(parts, None, room)?),
         })
     }
 
-    /// The bags of the given patients as elements of `T`, whose size must be that of the element type.
-    fn copy<T: Element>(
-        &self,
-        patients: &[usize],
-        rows: usize,
-        spare: Option<Tensor<T>>,
-        room: usize,
-    ) -> Result<Tensor<T>> {
+    /// The number of rows of a part.
+    pub(crate) fn rows(&self, part: &Part) -> usize {
+        part.rows.as_ref().map_or_else(|| self.ragged.bag(part.patient).len(), Vec::len)
+    }
+
+    /// The parts as elements of `T`, whose size must be that of the element type.
+    fn copy<T: Element>(&self, parts: &[Part], spare: Option<Tensor<T>>, room: usize) -> Result<Tensor<T>> {
+        let rows: usize = parts.iter().map(|part| self.rows(part)).sum();
         let count = rows * self.width;
         let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.capacity() >= count);
         let mut elements = spare.unwrap_or_else(|| vec![T::default(); rows.max(room) * self.width]);
         elements.resize(count, T::default());
-        self.read(patients, 0, bytemuck::cast_slice_mut(&mut elements))?;
+        self.read(&self.runs(parts), 0, bytemuck::cast_slice_mut(&mut elements))?;
         Tensor::new(&[rows, self.width], elements)
     }
 
-    /// Copies bytes of the bags of the given patients, one after another, from byte `from` of all of them on.
-    pub(crate) fn read(&self, patients: &[usize], from: usize, to: &mut [u8]) -> Result<()> {
-        let (mut left, mut skip, mut jobs) = (to, from, Vec::new());
+    /// The rows of parts of bags, in order, consecutive ones together.
+    pub(crate) fn runs(&self, parts: &[Part]) -> Vec<Run<'_>> {
+        let mut runs = Vec::new();
+        for part in parts {
+            let pieces = &self.pieces[part.patient];
+            let Some(rows) = &part.rows else {
+                runs.extend(
+                    pieces.iter().map(|piece| Run { piece, rows: piece.first_row..piece.first_row + piece.rows }),
+                );
+                continue;
+            };
+            let (mut wanted, mut end) = (rows.iter().copied().peekable(), 0);
+            for piece in pieces {
+                let start = end;
+                end += piece.rows;
+                while let Some(row) = wanted.next_if(|&row| row < end) {
+                    let mut rows = row..row + 1;
+                    while wanted.next_if(|&next| next == rows.end && next < end).is_some() {
+                        rows.end += 1;
+                    }
+                    let in_file = |row: usize| row - start + piece.first_row;
+                    runs.push(Run { piece, rows: in_file(rows.start)..in_file(rows.end) });
+                }
+            }
+        }
+        runs
+    }
+
+    /// Copies bytes of some runs, one after another, from byte `from` of all of them on.
+    pub(crate) fn read(&self, runs: &[Run<'_>], from: usize, to: &mut [u8]) -> Result<()> {
+        let mut left = to;
+        let mut work = Vec::new();
+        for job in self.jobs(runs, from, left.len()) {
+            let (to, rest) = left.split_at_mut(job.bytes);
+            work.push((job, to));
+            left = rest;
+        }
+        assert!(left.is_empty(), "more bytes were asked for than the bags have");
+        let read = |(job, to): (Job<'_>, &mut [u8])| match &job.spans[..] {
+            [span] => job.piece.file.bytes_into(span.start, to).err(),
+            spans => job.piece.file.runs_into(spans, to).err(),
+        };
+        let wrong: Vec<Option<Problem>> = work.into_par_iter().map(read).collect();
+        let mut problems = Problems::default();
+        for problem in wrong.into_iter().flatten() {
+            // A file that is gone is told once, not by every task.
+            if !problems.0.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        problems.or(())
+    }
+
+    /// Cuts bytes of some runs into tasks: large enough to be worth one, small enough to share a long bag among threads.
+    fn jobs<'a>(&self, runs: &[Run<'a>], from: usize, len: usize) -> Vec<Job<'a>> {
         let row_bytes = self.width * self.dtype.bytes();
-        for piece in patients.iter().flat_map(|&p| &self.pieces[p]) {
-            let bytes = piece.rows * row_bytes;
+        let (mut skip, mut left, mut jobs) = (from, len, Vec::<Job<'a>>::new());
+        for Run { piece, rows } in runs {
+            let bytes = rows.len() * row_bytes;
             if bytes <= skip {
                 skip -= bytes;
                 continue;
             }
-            let (start, len) = (piece.first_row * row_bytes + skip, (bytes - skip).min(left.len()));
-            skip = 0;
-            let (to, rest) = left.split_at_mut(len);
-            // What one task copies: large enough to be worth one, small enough to share a long bag among threads.
-            let block = piece.file.block_rows() * row_bytes;
-            jobs.extend(to.chunks_mut(block).enumerate().map(|(i, to)| (piece, start + i * block, to)));
-            left = rest;
-            if left.is_empty() {
+            if left == 0 {
                 break;
             }
+            let start = rows.start * row_bytes + skip;
+            let span = start..start + (bytes - skip).min(left);
+            (skip, left) = (0, left - span.len());
+            let block = piece.file.block_rows() * row_bytes;
+            let whole = |span: &Range<usize>| span.start % row_bytes == 0 && span.end % row_bytes == 0;
+            if let Some(job) = jobs.last_mut().filter(|job| {
+                let last = &job.spans[job.spans.len() - 1];
+                let apart = whole(&span) && whole(&job.spans[0]) && last.end <= span.start;
+                std::ptr::eq(job.piece, *piece) && apart && job.bytes + span.len() <= block
+            }) {
+                job.bytes += span.len();
+                job.spans.push(span);
+                continue;
+            }
+            let cut = span.clone().step_by(block).map(|start| start..(start + block).min(span.end));
+            jobs.extend(cut.map(|span| Job { piece, bytes: span.len(), spans: vec![span] }));
         }
-        assert!(left.is_empty(), "more bytes were asked for than the bags have");
-        let copied: Vec<Option<Problem>> =
-            jobs.into_par_iter().map(|(piece, start, to)| piece.file.bytes_into(start, to).err()).collect();
-        Problems(copied.into_iter().flatten().collect()).or(())
+        jobs
     }
 
     /// Looks at every element of every bag and reports each slide with a NaN or an infinity in it, and each that cannot

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-/// The lengths of patient and sample (`TCGA-XX-XXXX`, `TCGA-XX-XXXX-01`); a letter may follow, the vial.
+/// The lengths of patient and sample (`TCGA-BR-A44T`, `TCGA-BR-A44T-01`); a letter may follow, the vial.
 const PATIENT: usize = 12;
 const SAMPLE: usize = 15;
 const UUID: [usize; 5] = [8, 4, 4, 4, 12];

@@ -9,12 +9,8 @@ use super::clinical::{Clinical, Patient};
 use super::dialect::Preset;
 use super::file::{ClinicalFile, MissingSlides, PerPatient, SlideTable, SlidesFile};
 use super::problem::{Problem, Problems};
-use super::store::StoreIndex;
+use super::slides;
 use super::table::Table;
-
-/// What a slide's file ends with, and the folders that tools keep them in below the one that is named.
-const EXTENSIONS: [&str; 5] = ["safetensors", "h5", "pt", "npy", "npz"];
-const FOLDERS: [&str; 4] = ["h5_files", "pt_files", "feats_h5", "feats_pt"];
 
 /// Gives patients the slides that a table of slides names.
 pub(super) fn read_table(
@@ -59,7 +55,7 @@ pub(super) fn read_table(
 ///
 /// Slides that are not there keep their names, to be reported.
 pub(super) fn by_names(dir: &Path, section: &SlidesFile, clinical: &mut Clinical, problems: &mut Problems) {
-    let stems = if section.store.is_some() { stored(dir) } else { stems(dir) };
+    let stems = slides::names_in(dir, section.store.is_some());
     let ids = Ids::new(stems.iter().map(String::as_str));
     let has = |name: &str| stems.binary_search_by(|stem| stem.as_str().cmp(name)).is_ok();
     for patient in &mut clinical.patients {
@@ -123,32 +119,6 @@ fn key(name: &str) -> (bool, String) {
         rest = &rest[end..];
     }
     (sample_type(name).is_some() && !name.contains("-DX"), out + rest)
-}
-
-/// The names of the slides of a store, sorted. None if it cannot be read, which is reported when the slides are.
-fn stored(dir: &Path) -> Vec<String> {
-    let shards = StoreIndex::read(dir).map_or_else(|_| Vec::new(), |index| index.shards);
-    let mut names: Vec<String> = shards.into_iter().flat_map(|s| s.slides).map(|slide| slide.name).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// The names of the files in a folder that may be slides, without their extensions, sorted. None if it cannot be read,
-/// which is reported when the slides are.
-fn stems(dir: &Path) -> Vec<String> {
-    let mut stems = Vec::new();
-    let folders = FOLDERS.iter().map(|folder| dir.join(folder));
-    for folder in std::iter::once(dir.to_path_buf()).chain(folders) {
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
-        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-            let known = name.rsplit_once('.').filter(|(_, extension)| EXTENSIONS.contains(extension));
-            stems.extend(known.map(|(stem, _)| stem.to_owned()));
-        }
-    }
-    stems.sort_unstable();
-    stems.dedup();
-    stems
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::bags::Bags;
+use super::bytes::Reading;
 use super::choose;
 use super::clinical::{Clinical, Patient};
 use super::dialect::TimeUnit;
@@ -43,19 +44,30 @@ pub struct Cohort {
     pub(super) left_out: Vec<Patient>,
     /// Every file that was read, the cohort file first.
     pub files: Vec<PathBuf>,
+    /// How files of features are read.
+    pub(super) reading: Reading,
 }
 
 impl Cohort {
     /// Reads the cohort that a cohort file describes, and refuses it with everything that is wrong in one list.
     ///
     /// Feature files are mapped, not read into memory, but each of their elements is looked at once for NaN and
-    /// infinity. They must not be shortened while the cohort lives; replace such a file by renaming a new one over it.
+    /// infinity. They must not be shortened while the cohort lives; replace such a file by renaming a new one over it, or
+    /// open the cohort by [`open_by`](Self::open_by).
     ///
     /// # Errors
     /// [`Error::Data`](crate::Error::Data) with all problems.
     pub fn open(path: impl AsRef<Path>) -> Result<Cohort> {
+        Cohort::open_by(path, Reading::default())
+    }
+
+    /// Like [`open`](Self::open), with a choice of how files of features are read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(path: impl AsRef<Path>, reading: Reading) -> Result<Cohort> {
         tracing::debug!(file = %path.as_ref().display(), "opening a cohort");
-        let mut loaded = Loaded::read(path.as_ref());
+        let mut loaded = Loaded::read(path.as_ref(), reading);
         if let Some(slides) = &loaded.slides {
             slides.bags.scan(&mut loaded.problems);
         }
@@ -69,7 +81,15 @@ impl Cohort {
     /// # Errors
     /// [`Error::Data`](crate::Error::Data) with all problems but those in the features.
     pub fn open_unscanned(path: impl AsRef<Path>) -> Result<Cohort> {
-        Loaded::read(path.as_ref()).into_cohort()
+        Cohort::open_unscanned_by(path, Reading::default())
+    }
+
+    /// Like [`open_unscanned`](Self::open_unscanned), with a choice of how files of features are read.
+    ///
+    /// # Errors
+    /// As [`open_unscanned`](Self::open_unscanned).
+    pub fn open_unscanned_by(path: impl AsRef<Path>, reading: Reading) -> Result<Cohort> {
+        Loaded::read(path.as_ref(), reading).into_cohort()
     }
 
     /// The number of patients.
@@ -124,10 +144,11 @@ pub(super) struct Loaded {
     /// Cases without a single row of features.
     pub(super) without_slides: Vec<usize>,
     files: Vec<PathBuf>,
+    reading: Reading,
 }
 
 impl Loaded {
-    pub(super) fn read(path: &Path) -> Loaded {
+    pub(super) fn read(path: &Path, reading: Reading) -> Loaded {
         let mut problems = Problems::default();
         let file = CohortFile::read(path, &mut problems);
         let mut loaded = Loaded {
@@ -139,6 +160,7 @@ impl Loaded {
             problems,
             without_slides: Vec::new(),
             files: vec![path.into()],
+            reading,
         };
         let Some(file) = file else { return loaded };
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -179,7 +201,7 @@ impl Loaded {
                     choose::by_names(&folder.join(dir), section, clinical, problems);
                 }
             }
-            self.slides = Slides::read(folder, section, self.clinical.as_ref(), problems);
+            self.slides = Slides::read(folder, section, self.clinical.as_ref(), self.reading, problems);
             let (Some(slides), Some(clinical)) = (&mut self.slides, &mut self.clinical) else { return };
             self.files.extend(slides.files.iter().cloned());
             if section.per_patient == PerPatient::Largest {
@@ -236,6 +258,7 @@ impl Loaded {
             dropped: Vec::new(),
             left_out: Vec::new(),
             files: self.files,
+            reading: self.reading,
         };
         self.problems.or(())?;
         if !dropped.is_empty() {

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 
 use super::atomic::{RunDir, write_file};
+use super::bytes::Reading;
 use super::cohort::Loaded;
 use super::dialect::{Endpoint, Preset};
 use super::file::{
@@ -121,7 +122,7 @@ impl Import {
         for draft in &mut drafts {
             draft.make_relative(folder.path())?;
             let path = draft.write(folder.path(), self.from)?;
-            if draft.leave_out(&Loaded::read(&path).problems) {
+            if draft.leave_out(&Loaded::read(&path, Reading::Positioned).problems) {
                 draft.write(folder.path(), self.from)?;
             }
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::bytes::Reading;
 use super::features::{CoordUnit, Dialect, FeatureFile, PatchSize, Statistics};
 use super::problem::{Problem, Problems};
 use super::table::Table;
@@ -92,8 +93,13 @@ pub struct TableInspection {
 
 /// Looks at a file, whatever it is. Reads all of a file of features.
 pub fn inspect(path: impl AsRef<Path>) -> Inspection {
+    inspect_by(path, Reading::default())
+}
+
+/// Like [`inspect`], with a choice of how files of features are read.
+pub fn inspect_by(path: impl AsRef<Path>, reading: Reading) -> Inspection {
     let path = path.as_ref();
-    let looked = match FeatureFile::read(path) {
+    let looked = match FeatureFile::read(path, reading) {
         Ok(file) => features(&file).map(|found| Inspection::Features(Box::new(found))),
         Err(Problem::Features { .. }) if is_text(path) => table(path),
         Err(problem) => Err(problem),

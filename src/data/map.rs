@@ -20,8 +20,8 @@ impl Map {
         let file = File::open(path)?;
         // SAFETY: the map is read-only and its bytes are only ever read as plain numbers, for which every bit pattern
         // is valid, so the contents need no guarantee. That nobody shortens the file while the map lives is the user's
-        // to guarantee: the documentation of `Cohort::open` asks for it, and our own writers replace files by
-        // renaming, which leaves a mapped file as it was.
+        // to guarantee: the documentation of `Cohort::open` asks for it and names `Reading::Positioned` for where
+        // nobody can, and our own writers replace files by renaming, which leaves a mapped file as it was.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Map(map))
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::bytes::Reading;
 use super::clinical::{Clinical, LeftOut};
 use super::cohort::Loaded;
 use super::problem::Problem;
@@ -122,7 +123,12 @@ pub struct NonFinite {
 
 /// Reads everything a cohort file names and reports on it, whatever is wrong.
 pub fn check(path: impl AsRef<Path>) -> Report {
-    let mut loaded = Loaded::read(path.as_ref());
+    check_by(path, Reading::default())
+}
+
+/// Like [`check`], with a choice of how files of features are read.
+pub fn check_by(path: impl AsRef<Path>, reading: Reading) -> Report {
+    let mut loaded = Loaded::read(path.as_ref(), reading);
     if let Some(slides) = &loaded.slides {
         slides.bags.scan(&mut loaded.problems);
     }
@@ -131,7 +137,8 @@ pub fn check(path: impl AsRef<Path>) -> Report {
 
 /// Like [`check`], but does not look at the features, which reads all of them.
 pub(super) fn report_without_scan(path: &Path) -> Report {
-    Report::of(path, &Loaded::read(path))
+    // Only headers are read, for which there is nothing to gain from a map.
+    Report::of(path, &Loaded::read(path, Reading::Positioned))
 }
 
 impl Report {

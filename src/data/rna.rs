@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::bytes::Reading;
 use super::clinical::Clinical;
 use super::file::{MissingRna, RnaFile};
 use super::problem::{Problem, Problems};
@@ -92,7 +93,7 @@ fn from_tensor(
 ) -> Option<Matrix> {
     let genes = section.genes.as_ref().and_then(|genes| read_genes(&folder.join(genes), problems));
     let name = section.tensor.as_deref().unwrap_or("rna");
-    let tensors = TensorFile::open(file, problems)?;
+    let tensors = TensorFile::open(file, Reading::Positioned, problems)?;
     let info = tensors.tensor(name, problems)?;
     let patients = clinical.map(|c| c.patients.len());
     let &[rows, columns] = info.shape.as_slice() else {

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bags::{Bags, Piece};
+use super::bytes::Reading;
 use super::clinical::{Clinical, Patient};
 use super::features::FeatureFile;
 use super::file::SlidesFile;
 use super::problem::{Problem, Problems};
-use super::store::Store;
+use super::store::{Store, StoreIndex};
 use super::tensors::TensorFile;
 use crate::error::said;
 use crate::features::FeatureType;
@@ -36,20 +37,21 @@ impl Slides {
         folder: &Path,
         section: &SlidesFile,
         clinical: Option<&Clinical>,
+        reading: Reading,
         problems: &mut Problems,
     ) -> Option<Slides> {
         match (&section.file, &section.dir, &section.store) {
-            (Some(file), None, None) => packed(&folder.join(file), clinical, problems),
-            (None, Some(dir), None) => one_file_a_slide(&folder.join(dir), clinical?, problems),
-            (None, None, Some(store)) => stored(&folder.join(store), clinical?, problems),
+            (Some(file), None, None) => packed(&folder.join(file), clinical, reading, problems),
+            (None, Some(dir), None) => one_file_a_slide(&folder.join(dir), clinical?, reading, problems),
+            (None, None, Some(store)) => stored(&folder.join(store), clinical?, reading, problems),
             // Refused when the cohort file was read.
             _ => None,
         }
     }
 }
 
-fn packed(path: &Path, clinical: Option<&Clinical>, problems: &mut Problems) -> Option<Slides> {
-    let file = TensorFile::open(path, problems)?;
+fn packed(path: &Path, clinical: Option<&Clinical>, reading: Reading, problems: &mut Problems) -> Option<Slides> {
+    let file = TensorFile::open(path, reading, problems)?;
     let matrix = match FeatureFile::of_tensors(&file) {
         Ok(features) => Some(Arc::new(features)),
         Err(problem) => {
@@ -59,6 +61,7 @@ fn packed(path: &Path, clinical: Option<&Clinical>, problems: &mut Problems) -> 
     };
     let info = file.tensor("offsets", problems)?;
     let offsets = file.integers("offsets", info, problems)?;
+    file.file().rest();
     let patients = clinical.map(|c| c.patients.len());
     if info.shape.len() != 1 || patients.is_some_and(|p| p + 1 != info.shape[0]) || offsets.is_empty() {
         let want = patients.map_or("[patients + 1]".into(), |p| format!("[{}], one more than the patients", p + 1));
@@ -156,7 +159,26 @@ impl Folder {
     }
 }
 
-fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) -> Option<Slides> {
+/// The names of the slides in a folder or a store, sorted. None if it cannot be read, which is reported when they are.
+pub(super) fn names_in(source: &Path, is_store: bool) -> Vec<String> {
+    let mut names: Vec<String> = if is_store {
+        let shards = StoreIndex::read(source).map_or_else(|_| Vec::new(), |index| index.shards);
+        shards.into_iter().flat_map(|shard| shard.slides).map(|slide| slide.name).collect()
+    } else {
+        let folders = Folder::list(source).map_or_else(|_| Vec::new(), |folder| folder.0);
+        let files = folders.into_iter().flat_map(|(_, names)| names).filter_map(|name| name.into_string().ok());
+        let slide = |name: String| {
+            let known = name.rsplit_once('.').filter(|(_, extension)| EXTENSIONS.contains(extension));
+            known.map(|(stem, _)| stem.to_owned())
+        };
+        files.filter_map(slide).collect()
+    };
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn one_file_a_slide(dir: &Path, clinical: &Clinical, reading: Reading, problems: &mut Problems) -> Option<Slides> {
     let folder = match Folder::list(dir) {
         Ok(folder) => folder,
         Err(e) => {
@@ -174,7 +196,7 @@ fn one_file_a_slide(dir: &Path, clinical: &Clinical, problems: &mut Problems) ->
                 missing.push((index, name.to_owned()));
                 continue;
             };
-            let file = FeatureFile::read(&path);
+            let file = FeatureFile::read(&path, reading);
             files.push(path.clone());
             said.push(file.as_ref().map_or_else(|_| Vec::new(), |file| file.notes().to_vec()));
             let file = match file {
@@ -213,8 +235,8 @@ fn names(patient: &Patient, is_there: impl Fn(&str) -> bool) -> Vec<&str> {
     if by_case { vec![&patient.case] } else { named }
 }
 
-fn stored(dir: &Path, clinical: &Clinical, problems: &mut Problems) -> Option<Slides> {
-    let mut store = match Store::open(dir) {
+fn stored(dir: &Path, clinical: &Clinical, reading: Reading, problems: &mut Problems) -> Option<Slides> {
+    let mut store = match Store::open(dir, reading) {
         Ok(store) => store,
         Err(problem) => {
             problems.push(problem);

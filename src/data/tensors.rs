@@ -1,4 +1,4 @@
-//! Tensors in a mapped safetensors file.
+//! Tensors in a safetensors file.
 //!
 //! The header is checked here with arithmetic that cannot overflow, before anything believes it: a claimed extent is
 //! compared with the length of the file, never allocated. Elements are read by copying, since the format does not
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::map::Map;
+use super::bytes::{Bytes, Reading};
 use super::problem::{Problem, Problems};
 use crate::error::said;
 
@@ -60,20 +60,20 @@ pub(crate) struct Info {
 type Tensors = BTreeMap<String, Info>;
 type Metadata = BTreeMap<String, String>;
 
-/// A mapped safetensors file whose header has been checked.
+/// A safetensors file whose header has been checked.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     pub(crate) path: PathBuf,
-    map: Arc<Map>,
+    file: Arc<Bytes>,
     tensors: Tensors,
     metadata: Metadata,
 }
 
 impl TensorFile {
-    /// Maps a file and checks its header.
-    pub(crate) fn open(path: &Path, problems: &mut Problems) -> Option<TensorFile> {
-        let map = Map::open(path).map_err(|e| Problem::Unreadable { file: path.into(), why: said(&e) });
-        match map.and_then(|map| TensorFile::of(path, Arc::new(map))) {
+    /// Opens a file and checks its header.
+    pub(crate) fn open(path: &Path, reading: Reading, problems: &mut Problems) -> Option<TensorFile> {
+        let file = Bytes::open(path, reading).map_err(|e| Problem::Unreadable { file: path.into(), why: said(&e) });
+        match file.and_then(|file| TensorFile::of(path, Arc::new(file))) {
             Ok(file) => Some(file),
             Err(problem) => {
                 problems.push(problem);
@@ -82,15 +82,15 @@ impl TensorFile {
         }
     }
 
-    /// Checks the header of a mapped file.
-    pub(crate) fn of(path: &Path, map: Arc<Map>) -> Result<TensorFile, Problem> {
-        let (tensors, metadata) = header(path, &map)?;
-        Ok(TensorFile { path: path.into(), map, tensors, metadata })
+    /// Checks the header of an opened file.
+    pub(crate) fn of(path: &Path, file: Arc<Bytes>) -> Result<TensorFile, Problem> {
+        let (tensors, metadata) = header(path, &file)?;
+        Ok(TensorFile { path: path.into(), file, tensors, metadata })
     }
 
     /// The whole file.
-    pub(super) fn map(&self) -> &Arc<Map> {
-        &self.map
+    pub(super) fn file(&self) -> &Arc<Bytes> {
+        &self.file
     }
 
     /// A text of the header's metadata.
@@ -113,61 +113,68 @@ impl TensorFile {
         found
     }
 
-    /// The bytes of a range that came out of an [`Info`] of this file.
-    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        &self.map[range]
-    }
-
     /// The elements of a tensor as integers, or a problem if it is of another type.
     pub(crate) fn integers(&self, name: &str, info: &Info, problems: &mut Problems) -> Option<Vec<i128>> {
-        let bytes = self.bytes(info.range.clone());
-        Some(match info.dtype.as_str() {
-            "I32" => elements(bytes, |b| i32::from_le_bytes(b).into()),
-            "U32" => elements(bytes, |b| u32::from_le_bytes(b).into()),
-            "I64" => elements(bytes, |b| i64::from_le_bytes(b).into()),
-            "U64" => elements(bytes, |b| u64::from_le_bytes(b).into()),
+        let found = match info.dtype.as_str() {
+            "I32" => self.elements(info, |b| i32::from_le_bytes(b).into()),
+            "U32" => self.elements(info, |b| u32::from_le_bytes(b).into()),
+            "I64" => self.elements(info, |b| i64::from_le_bytes(b).into()),
+            "U64" => self.elements(info, |b| u64::from_le_bytes(b).into()),
             got => {
                 let want = "I32, I64, U32 or U64";
                 problems.push(Problem::Dtype { file: self.path.clone(), tensor: name.into(), want, got: got.into() });
                 return None;
             }
-        })
+        };
+        found.map_err(|why| problems.push(Problem::Unreadable { file: self.path.clone(), why })).ok()
     }
 
     /// The elements of a tensor as `f32`, or a problem if it is of another type.
     pub(crate) fn floats(&self, name: &str, info: &Info, problems: &mut Problems) -> Option<Vec<f32>> {
-        let bytes = self.bytes(info.range.clone());
-        Some(match info.dtype.as_str() {
-            "F32" => elements(bytes, f32::from_le_bytes),
-            "F64" => elements(bytes, |b| f64::from_le_bytes(b) as f32),
-            "F16" => elements(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-            "BF16" => elements(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+        let found = match info.dtype.as_str() {
+            "F32" => self.elements(info, f32::from_le_bytes),
+            "F64" => self.elements(info, |b| f64::from_le_bytes(b) as f32),
+            "F16" => self.elements(info, |b| half::f16::from_le_bytes(b).to_f32()),
+            "BF16" => self.elements(info, |b| half::bf16::from_le_bytes(b).to_f32()),
             got => {
                 let want = "F32, F64, F16 or BF16";
                 problems.push(Problem::Dtype { file: self.path.clone(), tensor: name.into(), want, got: got.into() });
                 return None;
             }
-        })
+        };
+        found.map_err(|why| problems.push(Problem::Unreadable { file: self.path.clone(), why })).ok()
+    }
+
+    /// Copies elements out of bytes of any alignment.
+    fn elements<const W: usize, T>(&self, info: &Info, read: impl Fn([u8; W]) -> T) -> Result<Vec<T>, String> {
+        /// Elements that are read at once where the file is not mapped.
+        const PIECE: usize = 1 << 16;
+        let mut all = Vec::with_capacity(info.range.len() / W);
+        for start in info.range.clone().step_by(PIECE * W) {
+            let bytes = self.file.up_to(start, (PIECE * W).min(info.range.end - start))?;
+            all.extend(bytes.as_chunks::<W>().0.iter().map(|chunk| read(*chunk)));
+        }
+        Ok(all)
     }
 }
 
-/// Copies elements out of bytes of any alignment.
-fn elements<const W: usize, T>(bytes: &[u8], read: impl Fn([u8; W]) -> T) -> Vec<T> {
-    bytes.as_chunks::<W>().0.iter().map(|chunk| read(*chunk)).collect()
-}
-
 /// Reads and checks the header of a file: tensors lie one after another and fill the file exactly.
-fn header(path: &Path, file: &[u8]) -> Result<(Tensors, Metadata), Problem> {
+fn header(path: &Path, file: &Bytes) -> Result<(Tensors, Metadata), Problem> {
     let wrong = |why: String| Problem::Header { file: path.into(), why };
     let got = file.len() as u64;
-    let prefix = file.first_chunk::<PREFIX>();
+    let unreadable = |why: String| Problem::Unreadable { file: path.into(), why };
+    let prefix = file.up_to(0, PREFIX).map_err(unreadable)?;
+    let prefix = prefix.first_chunk::<PREFIX>();
     let length = u64::from_le_bytes(*prefix.ok_or(Problem::Extent { file: path.into(), want: PREFIX as u128, got })?);
     if length > MAX_HEADER {
         return Err(wrong(format!("a header of {length} bytes is claimed, at most {MAX_HEADER} are read")));
     }
     let start = PREFIX + length as usize;
-    let text = file.get(PREFIX..start).ok_or(Problem::Extent { file: path.into(), want: start as u128, got })?;
-    let header: Header = serde_json::from_slice(text).map_err(|e| wrong(format!("its header: {e}")))?;
+    if start > file.len() {
+        return Err(Problem::Extent { file: path.into(), want: start as u128, got });
+    }
+    let text = file.get(PREFIX..start).map_err(unreadable)?;
+    let header: Header = serde_json::from_slice(&text).map_err(|e| wrong(format!("its header: {e}")))?;
 
     let mut order: Vec<(&String, &Entry)> = header.tensors.iter().collect();
     order.sort_by_key(|(_, entry)| entry.data_offsets);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
 
+use super::cublaslt::Multiplier;
 use super::driver::driver;
 use super::module;
 use crate::element::Element;
@@ -40,12 +41,36 @@ impl fmt::Display for Precision {
     }
 }
 
-/// One CUDA device, by its number, and the precision of the products on it. A small handle: the context behind it lives
-/// as long as the program.
+/// Whose kernels calculate the products of matrices of fully connected layers on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Products {
+    /// Ours: a row has the same bits whatever other rows are calculated with it.
+    #[default]
+    Own,
+    /// Those of cuBLASLt, a library of the CUDA toolkit that is opened if it is asked for: the same bits from run to run
+    /// with one version of it on one card, but not for other numbers of rows. Features and gradients are copied where it
+    /// does not take their type.
+    #[serde(rename = "cublaslt")]
+    CublasLt,
+}
+
+impl fmt::Display for Products {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Products::Own => "own",
+            Products::CublasLt => "cublaslt",
+        })
+    }
+}
+
+/// One CUDA device, by its number, and how products are calculated on it. A small handle: the context behind it lives as
+/// long as the program.
 #[derive(Clone, Copy)]
 pub struct Gpu {
     card: &'static Card,
     precision: Precision,
+    multiplier: Option<&'static Multiplier>,
 }
 
 struct Card {
@@ -56,6 +81,7 @@ struct Card {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     functions: Mutex<HashMap<(&'static str, &'static str), CudaFunction>>,
+    multiplier: Mutex<Option<&'static Multiplier>>,
     bytes: AtomicU64,
     peak_bytes: AtomicU64,
     waits: AtomicU64,
@@ -107,7 +133,7 @@ impl Gpu {
                 *cards.entry(ordinal).or_insert(Box::leak(Box::new(card)))
             }
         };
-        Ok(Gpu { card, precision: Precision::F32 })
+        Ok(Gpu { card, precision: Precision::F32, multiplier: None })
     }
 
     /// The same device with products of another precision.
@@ -119,6 +145,40 @@ impl Gpu {
     /// The precision of the products.
     pub fn precision(self) -> Precision {
         self.precision
+    }
+
+    /// The same device with products by other kernels. cuBLASLt is looked for when it is first asked for, and takes a
+    /// workspace of 32 MiB, 4 MiB before Hopper, which stays.
+    ///
+    /// # Errors
+    /// [`Error::Products`] says why it cannot be used, [`Error::DeviceMemory`] if there is no room for its workspace.
+    pub fn with_products(self, products: Products) -> Result<Gpu> {
+        let multiplier = match products {
+            Products::Own => None,
+            Products::CublasLt => {
+                let mut opened = lock(&self.card.multiplier);
+                if opened.is_none() {
+                    let plain = Gpu { multiplier: None, ..self };
+                    *opened = Some(Box::leak(Box::new(Multiplier::new(plain)?)));
+                }
+                *opened
+            }
+        };
+        Ok(Gpu { multiplier, ..self })
+    }
+
+    /// Whose kernels calculate the products.
+    pub fn products(self) -> Products {
+        if self.multiplier.is_some() { Products::CublasLt } else { Products::Own }
+    }
+
+    /// The version of the library that calculates the products, if they are not our own.
+    pub fn products_version(self) -> Option<String> {
+        self.multiplier.map(Multiplier::version)
+    }
+
+    pub(crate) fn multiplier(self) -> Option<&'static Multiplier> {
+        self.multiplier
     }
 
     /// Its number.
@@ -336,8 +396,20 @@ impl Card {
             )?;
         }
         let name = context.name()?;
-        let (functions, bytes, peak_bytes, waits) = Default::default();
-        Ok(Card { ordinal, name, capability, multiprocessors, context, stream, functions, bytes, peak_bytes, waits })
+        let (functions, multiplier, bytes, peak_bytes, waits) = Default::default();
+        Ok(Card {
+            ordinal,
+            name,
+            capability,
+            multiprocessors,
+            context,
+            stream,
+            functions,
+            multiplier,
+            bytes,
+            peak_bytes,
+            waits,
+        })
     }
 }
 
@@ -349,7 +421,7 @@ impl fmt::Display for Gpu {
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self} ({}, {:?})", self.card.name, self.precision)
+        write!(f, "{self} ({}, {:?}, {:?})", self.card.name, self.precision, self.products())
     }
 }
 
@@ -369,7 +441,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn new(gpu: Gpu, bytes: usize) -> Result<Memory> {
+    pub(super) fn new(gpu: Gpu, bytes: usize) -> Result<Memory> {
         Memory::on_stream(gpu, bytes, &gpu.card.stream)
     }
 
@@ -400,6 +472,10 @@ impl Memory {
 
     pub(super) fn address(&self) -> sys::CUdeviceptr {
         self.address
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The first elements, read back: waits for what writes them.

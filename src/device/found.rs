@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::cache::Cache;
-use super::cuda::Gpu;
+use super::cuda::{Gpu, Products};
 use super::driver::{Driver, driver};
 use super::module::{self, Attempt, EMBEDDED};
 use super::simd_level;
+use crate::error::Error;
 
 /// A device that was looked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,6 +77,12 @@ fn card(ordinal: usize, driver: Driver) -> Found {
     reasons.push(match gpu.memory() {
         Ok((free, total)) => format!("{:.1} of {:.1} GiB of memory are free", gib(free), gib(total)),
         Err(why) => why.to_string(),
+    });
+    reasons.push(match (gpu.with_products(Products::CublasLt), super::cublaslt::found()) {
+        (Ok(_), Ok(library)) => format!("train.products = \"cublaslt\" can be used: {library}"),
+        (Err(Error::Products { why, .. }), _) => format!("train.products = \"cublaslt\" cannot be used: {why}"),
+        (Err(why), _) => format!("train.products = \"cublaslt\" cannot be used: {why}"),
+        (Ok(_), Err(why)) => format!("train.products = \"cublaslt\" cannot be used: {why}"),
     });
     let (mut origins, mut failures, mut missing) =
         (BTreeMap::<_, usize>::new(), Vec::<(Attempt, usize)>::new(), Vec::new());

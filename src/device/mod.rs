@@ -1,10 +1,12 @@
 //! Where tensors lie and ops run.
 
 mod cache;
+mod cublaslt;
 mod cuda;
 mod driver;
 mod found;
 mod kernel;
+mod libraries;
 mod mirror;
 mod module;
 mod nvrtc;
@@ -14,8 +16,9 @@ mod table;
 pub(crate) mod tests;
 mod upload;
 
+pub(crate) use cublaslt::{Factor, Multiplier};
 pub(crate) use cuda::Memory;
-pub use cuda::{Gpu, Precision, Usage};
+pub use cuda::{Gpu, Precision, Products, Usage};
 pub use found::{Found, Kernels, find, kernels_of_this_build};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
@@ -85,6 +88,17 @@ impl Device {
         match self {
             Device::Cpu => Device::Cpu,
             Device::Cuda(gpu) => Device::Cuda(gpu.with_precision(precision)),
+        }
+    }
+
+    /// The same device with the products of fully connected layers by other kernels; the CPU has only its own.
+    ///
+    /// # Errors
+    /// As [`Gpu::with_products`].
+    pub fn with_products(self, products: Products) -> Result<Device> {
+        match self {
+            Device::Cpu => Ok(Device::Cpu),
+            Device::Cuda(gpu) => gpu.with_products(products).map(Device::Cuda),
         }
     }
 

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::feed::{self, Feed};
+use super::feed::{self, Feed, Order};
 use super::{Batch, BatchSize, Footprint, Genes, Patches, Recipe, Source};
 use crate::data::{Bags, Cohort, Modality};
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
-use crate::features::Features;
+use crate::features::{FeatureType, Features};
 use crate::nn::Noise;
 use crate::ops::Gather;
 use crate::rng::{Draws, name32};
@@ -28,6 +28,10 @@ pub struct CohortSource<'a> {
     genes: Option<Tensor<f32>>,
     patches: Option<Store>,
     modality_dropout: f64,
+    /// The patches of a patient that training shows at most.
+    most: usize,
+    /// The name of each patient, for draws.
+    names: Arc<[u32]>,
     device: Device,
     footprint: Footprint,
     plan: Mutex<Plan>,
@@ -40,11 +44,11 @@ pub struct CohortSource<'a> {
 /// Where features are.
 #[derive(Debug)]
 enum Store {
-    /// The mapped files.
+    /// The files.
     Files,
     /// All of them lie on the device.
     Device(Features),
-    /// The mapped files, by a worker that is a batch ahead.
+    /// The files, by a worker that is a batch ahead.
     Feed(Box<Mutex<Feed>>),
 }
 
@@ -103,14 +107,16 @@ impl<'a> CohortSource<'a> {
         if genes.is_none() && patches.is_none() {
             return Err(Error::NoInputs { cohort: name() });
         }
-        let bytes = cohort.slides.as_ref().map_or(0, |bags| bags.dtype().bytes());
+        let dtype = cohort.slides.as_ref().map_or(FeatureType::F32, |bags| bags.dtype());
         Ok(CohortSource {
             cohort,
             genes,
             patches,
             modality_dropout: 0.0,
+            most: usize::MAX,
+            names: cohort.patients.iter().map(|patient| name32(&patient.case)).collect(),
             device: Device::Cpu,
-            footprint: Footprint::new(recipe, bytes),
+            footprint: Footprint::new(recipe, dtype),
             plan: Mutex::default(),
             free: AtomicU64::new(0),
             waited: AtomicU64::new(0),
@@ -123,6 +129,22 @@ impl<'a> CohortSource<'a> {
         CohortSource { modality_dropout, ..self }
     }
 
+    /// The same source, showing at most so many patches of a patient in training; 0 shows all.
+    ///
+    /// A bag with more is cut to a sample without replacement, each as likely as any other, by Floyd's method
+    /// ([`Stream::sample`](crate::rng::Stream::sample)): anew each epoch, and from seed, epoch and patient alone, so that
+    /// neither the batch nor the number of threads matters, and a second pass over an epoch sees the same patches. They keep
+    /// their order. Without noise all patches are shown.
+    #[must_use]
+    pub fn showing(self, patches_per_patient: usize) -> CohortSource<'a> {
+        CohortSource { most: if patches_per_patient == 0 { usize::MAX } else { patches_per_patient }, ..self }
+    }
+
+    /// The patches of patient `p` that a training pass shows, to compose its batches by.
+    pub fn training_patches(&self, p: usize) -> usize {
+        self.patches(p).min(self.most)
+    }
+
     /// The same source with its batches on a device. Features that take at most `room` bytes are copied there now and
     /// stay; with more, or without room, and on the CPU, a batch is fetched while the one before it is calculated with,
     /// as [`upcoming`](Source::upcoming) has announced them.
@@ -132,11 +154,12 @@ impl<'a> CohortSource<'a> {
     pub fn on(self, device: Device, room: u64) -> Result<CohortSource<'a>> {
         let genes = self.genes.as_ref().map(|genes| genes.to(device)).transpose()?;
         let patches = match (&self.patches, device, &self.cohort.slides) {
-            (Some(_), Device::Cuda(gpu), Some(bags)) => Some(Store::of(gpu, bags, room)?),
-            (Some(_), Device::Cpu, Some(bags)) => Some(Store::feed(device, bags)?),
+            (Some(_), Device::Cuda(gpu), Some(bags)) => Some(Store::of(gpu, bags, self.names.clone(), room)?),
+            (Some(_), Device::Cpu, Some(bags)) => Some(Store::feed(device, bags, self.names.clone())?),
             _ => None,
         };
-        Ok(CohortSource { genes, patches, device, ..self })
+        let footprint = self.footprint.clone().on(device);
+        Ok(CohortSource { genes, patches, device, footprint, ..self })
     }
 
     /// How long all batches so far waited for patch features, after what was fetched while others were calculated with.
@@ -152,34 +175,47 @@ impl<'a> CohortSource<'a> {
         }
     }
 
-    /// The room that [`on`](Self::on) may use on a device if batches of these patients are trained on: what is left when
-    /// the largest has twice what it needs by [`Footprint::bytes`], with a sixteenth of the memory for what that does not
-    /// count: kernels, sums of theirs, and the validation patients, whose batches are less because nothing is kept.
+    /// The room that [`on`](Self::on) may use on a device if batches of these patients are trained on and others are
+    /// predicted, of which all patches are shown: what is left when the largest has twice what it needs by
+    /// [`Footprint::bytes`], with a sixteenth of the memory for what that does not count: kernels, and sums of theirs.
     ///
     /// # Errors
     /// [`Error::Cuda`].
-    pub fn room(&self, device: Device, batches: &[Vec<usize>]) -> Result<u64> {
+    pub fn room(&self, device: Device, trained: &[Vec<usize>], predicted: &[Vec<usize>]) -> Result<u64> {
         let Device::Cuda(gpu) = device else { return Ok(0) };
-        let bytes = |batch: &Vec<usize>| self.footprint.bytes(self.size(batch), true);
-        let largest = batches.iter().map(bytes).max().unwrap_or(0);
+        let footprint = self.footprint.clone().on(device);
+        let bytes = |batch: &Vec<usize>, training| footprint.bytes(self.size(batch, training), training);
+        let (trained, predicted) = (trained.iter().map(|b| bytes(b, true)), predicted.iter().map(|b| bytes(b, false)));
+        let largest = trained.chain(predicted).max().unwrap_or(0);
         let (_, total) = gpu.memory()?;
         let genes = self.genes.as_ref().map_or(0, |genes| 4 * genes.len() as u64);
         Ok(gpu.available()?.saturating_sub(2 * largest + total / 16 + genes))
     }
 
-    fn size(&self, patients: &[usize]) -> BatchSize {
-        BatchSize { patients: patients.len(), patches: patients.iter().map(|&p| self.patches(p)).sum() }
+    fn shown_patches(&self, p: usize, training: bool) -> usize {
+        if training { self.training_patches(p) } else { self.patches(p) }
+    }
+
+    fn size(&self, patients: &[usize], training: bool) -> BatchSize {
+        let patches = patients.iter().map(|&p| self.shown_patches(p, training)).sum();
+        BatchSize { patients: patients.len(), patches }
     }
 
     /// The bytes that a batch needs besides what lies on the device already. While the features of a batch are used, a
     /// worker brings those of the next; it has had its turn if they are of one size.
     fn need(&self, patients: &[usize], noise: Option<Noise>) -> u64 {
-        let size = self.size(patients);
+        let size = self.size(patients, noise.is_some());
         let ahead = match &self.patches {
             Some(Store::Feed(_)) => self.footprint.feature_bytes(size.patches),
             _ => 0,
         };
-        self.footprint.bytes(size, noise.is_some()) + ahead
+        // Which rows are sampled, and where each goes, while they are gathered: two numbers a row, before anything else
+        // but the features is there.
+        let gathered = match &self.patches {
+            Some(Store::Device(_)) => self.footprint.feature_bytes(size.patches) + 8 * (size.patches as u64 + 1),
+            _ => 0,
+        };
+        self.footprint.bytes(size, noise.is_some()).max(gathered) + ahead
     }
 
     /// Refuses a batch that will not fit, before anything of it is launched.
@@ -210,26 +246,45 @@ impl<'a> CohortSource<'a> {
             Some(noise) => format!("{number} of epoch {}", noise.epoch + 1),
             None => format!("{number} of cohort {}", self.cohort.name),
         };
-        let BatchSize { patients, patches } = self.size(&plan.last);
-        let most = plan.last.iter().copied().max_by_key(|&p| self.patches(p)).filter(|&p| self.patches(p) > 0);
-        let largest = most.map(|p| (self.cohort.patients[p].case.clone(), self.patches(p)));
+        let shown = |p: usize| self.shown_patches(p, plan.noise.is_some());
+        let BatchSize { patients, patches } = self.size(&plan.last, plan.noise.is_some());
+        let most = plan.last.iter().copied().max_by_key(|&p| shown(p)).filter(|&p| shown(p) > 0);
+        let largest = most.map(|p| (self.cohort.patients[p].case.clone(), shown(p)));
         Error::BatchMemory { device: gpu.to_string(), place, patients, patches, largest, bytes, free }
     }
 
     /// The features of the named patients of a batch, whose bags have these rows.
-    fn features(&self, bags: &Bags, from: &Store, patients: &[usize], rows: &Ragged) -> Result<Features> {
+    fn features(
+        &self,
+        bags: &Bags,
+        from: &Store,
+        patients: &[usize],
+        rows: &Ragged,
+        noise: Option<Noise>,
+    ) -> Result<Features> {
         // A hidden bag is an empty one.
-        let visible = || -> Vec<usize> {
-            let shown = patients.iter().zip(rows.iter()).filter(|(_, bag)| !bag.is_empty());
-            shown.map(|(&p, _)| p).collect()
-        };
+        let shown = patients.iter().zip(rows.iter()).filter(|(_, bag)| !bag.is_empty());
+        let order = Order { patients: shown.map(|(&p, _)| p).collect(), noise, most: self.most };
         match from {
-            Store::Files => Ok(bags.gather(&visible())?.0),
+            Store::Files => Ok(bags.gather_parts(&order.parts(bags, &self.names))?.0),
             Store::Device(all) => {
-                let starts: Vec<usize> = patients.iter().map(|&p| bags.ragged().bag(p).start).collect();
-                Gather.features(all, &starts, rows)
+                // Each run of consecutive rows is gathered as a bag of its own.
+                let (mut starts, mut lengths) = (Vec::new(), Vec::new());
+                for part in order.parts(bags, &self.names) {
+                    let bag = bags.ragged().bag(part.patient);
+                    let Some(rows) = part.rows else {
+                        starts.push(bag.start);
+                        lengths.push(bag.len());
+                        continue;
+                    };
+                    for run in rows.chunk_by(|row, next| row + 1 == *next) {
+                        starts.push(bag.start + run[0]);
+                        lengths.push(run.len());
+                    }
+                }
+                Gather.features(all, &starts, &Ragged::from_lengths(lengths))
             }
-            Store::Feed(feed) => lock(feed).take(&visible()),
+            Store::Feed(feed) => lock(feed).take(order),
         }
     }
 
@@ -249,19 +304,19 @@ impl<'a> CohortSource<'a> {
         (genes, !genes)
     }
 
-    /// Those of a batch whose patches a pass shows.
-    fn visible(&self, batch: &[usize], noise: Option<Noise>) -> Vec<usize> {
+    /// What of a batch a pass shows the patches of.
+    fn visible(&self, batch: &[usize], noise: Option<Noise>) -> Order {
         let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
-        shown.copied().collect()
+        Order { patients: shown.copied().collect(), noise, most: self.most }
     }
 
     fn name(&self, p: usize) -> u32 {
-        name32(&self.cohort.patients[p].case)
+        self.names[p]
     }
 }
 
 impl Store {
-    fn of(gpu: Gpu, bags: &Bags, room: u64) -> Result<Store> {
+    fn of(gpu: Gpu, bags: &Bags, names: Arc<[u32]>, room: u64) -> Result<Store> {
         let bytes = (bags.ragged().rows() * bags.width() * bags.dtype().bytes()) as u64;
         if bytes <= room {
             match feed::all(gpu, bags) {
@@ -271,11 +326,11 @@ impl Store {
                 Err(other) => return Err(other),
             }
         }
-        Store::feed(Device::Cuda(gpu), bags)
+        Store::feed(Device::Cuda(gpu), bags, names)
     }
 
-    fn feed(device: Device, bags: &Bags) -> Result<Store> {
-        Ok(Store::Feed(Box::new(Mutex::new(Feed::new(device, bags)?))))
+    fn feed(device: Device, bags: &Bags, names: Arc<[u32]>) -> Result<Store> {
+        Ok(Store::Feed(Box::new(Mutex::new(Feed::new(device, bags, names)?))))
     }
 }
 
@@ -331,10 +386,11 @@ impl Source<f32> for CohortSource<'_> {
             Gather.forward(expression, patients, &rows).map(|values| Genes { values, rows })
         });
         let patches = self.cohort.slides.as_ref().zip(self.patches.as_ref()).map(|(bags, from)| {
-            let length = |(&p, shown): (&usize, &(bool, bool))| if shown.1 { bags.ragged().bag(p).len() } else { 0 };
+            let length =
+                |(&p, shown): (&usize, &(bool, bool))| if shown.1 { self.shown_patches(p, noise.is_some()) } else { 0 };
             let rows = Ragged::from_lengths(patients.iter().zip(&shown).map(length));
             let start = Instant::now();
-            let features = self.features(bags, from, patients, &rows);
+            let features = self.features(bags, from, patients, &rows, noise);
             self.waited.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
             features.map(|features| Patches { features, bags: rows })
         });

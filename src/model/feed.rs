@@ -5,16 +5,19 @@
 //! done with, and the calling thread never waits for the device. Either way two batches at most are there at once.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use half::{bf16, f16};
 
-use crate::data::Bags;
+use crate::data::{Bags, Part};
 use crate::device::{Arriving, Device, Gpu, Moment, Uploader};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::features::{FeatureType, Features};
+use crate::nn::Noise;
+use crate::rng::Draws;
 use crate::shape::Ragged;
 
 /// Features that were fetched, or are on their way to a device.
@@ -27,22 +30,22 @@ enum Coming {
 }
 
 impl Coming {
-    fn start(uploader: &mut Uploader, bags: &Bags, patients: &[usize]) -> Result<Coming> {
-        fn each<F: Element>(uploader: &mut Uploader, bags: &Bags, patients: &[usize]) -> Result<Arriving<F>> {
-            let rows = patients.iter().map(|&p| bags.ragged().bag(p).len()).sum();
+    fn start(uploader: &mut Uploader, bags: &Bags, parts: &[Part]) -> Result<Coming> {
+        fn each<F: Element>(uploader: &mut Uploader, bags: &Bags, parts: &[Part]) -> Result<Arriving<F>> {
+            let (rows, runs) = (parts.iter().map(|part| bags.rows(part)).sum(), bags.runs(parts));
             let mut read = Ok(());
             let arriving = uploader.upload(&[rows, bags.width()], |first, to: &mut [F]| {
                 // After a failure there is nothing worth reading: the upload is thrown away.
                 if read.is_ok() {
-                    read = bags.read(patients, first * size_of::<F>(), bytemuck::cast_slice_mut(to));
+                    read = bags.read(&runs, first * size_of::<F>(), bytemuck::cast_slice_mut(to));
                 }
             })?;
             read.map(|()| arriving)
         }
         Ok(match bags.dtype() {
-            FeatureType::F32 => Coming::F32(each(uploader, bags, patients)?),
-            FeatureType::F16 => Coming::F16(each(uploader, bags, patients)?),
-            FeatureType::Bf16 => Coming::Bf16(each(uploader, bags, patients)?),
+            FeatureType::F32 => Coming::F32(each(uploader, bags, parts)?),
+            FeatureType::F16 => Coming::F16(each(uploader, bags, parts)?),
+            FeatureType::Bf16 => Coming::Bf16(each(uploader, bags, parts)?),
         })
     }
 
@@ -58,8 +61,38 @@ impl Coming {
 
 /// The features of all patients on a device, `[N, L]`: what is launched after this waits for the copy.
 pub(super) fn all(gpu: Gpu, bags: &Bags) -> Result<Features> {
-    let patients: Vec<usize> = (0..bags.ragged().bags()).collect();
-    Ok(Coming::start(&mut Uploader::new(gpu)?, bags, &patients)?.land())
+    let parts: Vec<Part> = (0..bags.ragged().bags()).map(Part::all).collect();
+    Ok(Coming::start(&mut Uploader::new(gpu)?, bags, &parts)?.land())
+}
+
+/// Whose patches a batch shows, and which of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Order {
+    pub(super) patients: Vec<usize>,
+    /// The draws of a training pass. Without them all patches are shown.
+    pub(super) noise: Option<Noise>,
+    /// The patches of a patient that a training pass shows at most.
+    pub(super) most: usize,
+}
+
+impl Order {
+    /// The parts of the bags, given the name of each patient of the cohort: bags of too many patches are cut to a sample
+    /// that depends on seed, epoch and patient alone.
+    pub(super) fn parts(&self, bags: &Bags, names: &[u32]) -> Vec<Part> {
+        let part = |&patient: &usize| {
+            let all = bags.ragged().bag(patient).len();
+            let noise = self.noise.filter(|_| all > self.most);
+            let draws = noise.map(|noise| Draws::new(noise.seed, noise.epoch, "patches.sample"));
+            Part { patient, rows: draws.map(|draws| draws.of(names[patient]).sample(all, self.most)) }
+        };
+        self.patients.iter().map(part).collect()
+    }
+
+    /// The rows of all these parts.
+    fn rows(&self, bags: &Ragged) -> usize {
+        let most = if self.noise.is_some() { self.most } else { usize::MAX };
+        self.patients.iter().map(|&p| bags.bag(p).len().min(most)).sum()
+    }
 }
 
 /// Batches that were handed out, on the CPU: their memory is written anew once they are done with.
@@ -73,10 +106,10 @@ impl Spares {
     /// Batches that are there at once: one to calculate with, one ahead.
     const KEPT: usize = 2;
 
-    fn gather(&mut self, bags: &Bags, patients: &[usize], room: usize) -> Result<Features> {
+    fn gather(&mut self, bags: &Bags, parts: &[Part], room: usize) -> Result<Features> {
         // The older one goes first: the younger is most likely in use. What is in use is let go of.
         let spare = if self.0.len() < Spares::KEPT { None } else { self.0.pop_front() };
-        let features = bags.gather_into(patients, spare, room)?;
+        let features = bags.gather_into(parts, spare, room)?;
         self.0.push_back(features.clone());
         Ok(features)
     }
@@ -84,7 +117,7 @@ impl Spares {
 
 /// What the worker is told.
 struct Request {
-    patients: Vec<usize>,
+    order: Order,
     /// When the features may come.
     after: Option<Moment>,
     /// The rows of the largest batch of the plan.
@@ -99,19 +132,19 @@ pub(super) struct Feed {
     rows: Ragged,
     room: usize,
     /// What will be asked for, but for what the worker was told.
-    queue: VecDeque<Vec<usize>>,
+    queue: VecDeque<Order>,
     /// The batch that comes when the queue is empty, of whatever is planned next.
-    then: Option<Vec<usize>>,
+    then: Option<Order>,
     /// What the worker was told.
-    ahead: Option<Vec<usize>>,
+    ahead: Option<Order>,
     requests: Option<Sender<Request>>,
     answers: Receiver<Result<Coming>>,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Feed {
-    /// Of these bags, for a device.
-    pub(super) fn new(device: Device, bags: &Bags) -> Result<Feed> {
+    /// Of these bags of patients of these names, for a device.
+    pub(super) fn new(device: Device, bags: &Bags, names: Arc<[u32]>) -> Result<Feed> {
         let mut uploader = match device {
             Device::Cpu => None,
             Device::Cuda(gpu) => Some(Uploader::new(gpu)?),
@@ -121,10 +154,11 @@ impl Feed {
         let (requests, orders) = channel::<Request>();
         let (results, answers) = channel();
         let work = move || {
-            for Request { patients, after, room } in orders {
+            for Request { order, after, room } in orders {
+                let parts = order.parts(&bags, &names);
                 let coming = after.map_or(Ok(()), |after| after.wait()).and_then(|()| match &mut uploader {
-                    Some(uploader) => Coming::start(uploader, &bags, &patients),
-                    None => spares.gather(&bags, &patients, room).map(Coming::Here),
+                    Some(uploader) => Coming::start(uploader, &bags, &parts),
+                    None => spares.gather(&bags, &parts, room).map(Coming::Here),
                 });
                 if results.send(coming).is_err() {
                     return;
@@ -138,10 +172,9 @@ impl Feed {
     }
 
     /// What will be asked for, in order, instead of what was planned before.
-    pub(super) fn plan(&mut self, batches: impl Iterator<Item = Vec<usize>>) -> Result<()> {
+    pub(super) fn plan(&mut self, batches: impl Iterator<Item = Order>) -> Result<()> {
         self.queue = batches.collect();
-        let rows = |batch: &Vec<usize>| batch.iter().map(|&p| self.rows.bag(p).len()).sum();
-        self.room = self.queue.iter().map(rows).max().unwrap_or(0);
+        self.room = self.queue.iter().map(|order| order.rows(&self.rows)).max().unwrap_or(0);
         if self.ahead.is_some() && self.ahead.as_ref() == self.queue.front() {
             self.queue.pop_front();
         }
@@ -149,21 +182,21 @@ impl Feed {
     }
 
     /// What the next plan will begin with, to be fetched when this one is at its end.
-    pub(super) fn then(&mut self, patients: Vec<usize>) {
-        self.then = Some(patients);
+    pub(super) fn then(&mut self, order: Order) {
+        self.then = Some(order);
     }
 
-    /// The features of the given patients, one after another. Fastest for the next batch of the plan.
-    pub(super) fn take(&mut self, patients: &[usize]) -> Result<Features> {
-        if self.ahead.as_deref().is_some_and(|ahead| ahead != patients) {
+    /// The features of a batch, one patient after another. Fastest for the next of the plan.
+    pub(super) fn take(&mut self, order: Order) -> Result<Features> {
+        if self.ahead.as_ref().is_some_and(|ahead| *ahead != order) {
             // Planned and not wanted. A failure of it is none of this batch.
             let _ = self.answer();
         }
         if self.ahead.is_none() {
-            if self.queue.front().is_some_and(|next| next == patients) {
+            if self.queue.front().is_some_and(|next| *next == order) {
                 self.queue.pop_front();
             }
-            self.order(patients.to_vec())?;
+            self.order(order)?;
         }
         let features = self.answer()?.land();
         // Everything launched so far is of earlier batches: when that is done there is room for the next.
@@ -176,15 +209,15 @@ impl Feed {
         next.map_or(Ok(()), |next| self.order(next))
     }
 
-    fn order(&mut self, patients: Vec<usize>) -> Result<()> {
+    fn order(&mut self, order: Order) -> Result<()> {
         let now = match self.device {
             Device::Cpu => None,
             Device::Cuda(gpu) => Some(Moment::now(gpu)?),
         };
         let requests = self.requests.as_ref().expect("it is taken away by drop alone");
-        let request = Request { patients: patients.clone(), after: now, room: self.room };
+        let request = Request { order: order.clone(), after: now, room: self.room };
         requests.send(request).map_err(|_| gone())?;
-        self.ahead = Some(patients);
+        self.ahead = Some(order);
         Ok(())
     }
 
@@ -218,8 +251,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [file, _] = SyntheticStudy { seed: 3, patients: 12 }.write(folder.path()).unwrap();
         let bags = Cohort::open(file).unwrap().slides.unwrap();
-        let feed = Feed::new(Device::Cpu, &bags).unwrap();
+        let feed = Feed::new(Device::Cpu, &bags, (0..12).collect()).unwrap();
         (folder, bags, feed)
+    }
+
+    fn order(patients: &[usize]) -> Order {
+        Order { patients: patients.to_vec(), noise: None, most: usize::MAX }
     }
 
     fn address(features: &Features) -> usize {
@@ -233,18 +270,18 @@ mod tests {
     fn memory_of_batches_that_are_done_with_is_written_anew_and_never_that_of_others() {
         let (_folder, bags, mut feed) = feed();
         let batches: Vec<Vec<usize>> = (0..6).map(|i| vec![2 * i, 2 * i + 1]).collect();
-        feed.plan(batches.iter().cloned()).unwrap();
+        feed.plan(batches.iter().map(|batch| order(batch))).unwrap();
         let mut seen = Vec::new();
         for batch in &batches {
-            let features = feed.take(batch).unwrap();
+            let features = feed.take(order(batch)).unwrap();
             assert_eq!(features, bags.gather(batch).unwrap().0);
             seen.push(address(&features));
         }
         // One to calculate with and one ahead, in turn.
         assert!(seen[0] != seen[1] && (2..6).all(|i| seen[i] == seen[i - 2]), "{seen:x?}");
 
-        feed.plan(batches.iter().cloned()).unwrap();
-        let held: Vec<Features> = batches.iter().map(|batch| feed.take(batch).unwrap()).collect();
+        feed.plan(batches.iter().map(|batch| order(batch))).unwrap();
+        let held: Vec<Features> = batches.iter().map(|batch| feed.take(order(batch)).unwrap()).collect();
         for (batch, features) in batches.iter().zip(&held) {
             assert_eq!(*features, bags.gather(batch).unwrap().0);
         }
@@ -253,19 +290,19 @@ mod tests {
     #[test]
     fn the_first_batch_of_the_next_plan_is_fetched_at_the_end_of_this_one() {
         let (_folder, bags, mut feed) = feed();
-        feed.then(vec![4]);
-        feed.plan([vec![1, 2], vec![3]].into_iter()).unwrap();
-        feed.take(&[1, 2]).unwrap();
-        assert_eq!(feed.ahead, Some(vec![3]));
-        feed.take(&[3]).unwrap();
-        assert_eq!(feed.ahead, Some(vec![4]), "it is on its way before it was planned");
-        feed.plan([vec![4], vec![5]].into_iter()).unwrap();
-        assert_eq!(feed.take(&[4]).unwrap(), bags.gather(&[4]).unwrap().0);
-        assert_eq!(feed.ahead, Some(vec![5]), "it is fetched once");
+        feed.then(order(&[4]));
+        feed.plan([order(&[1, 2]), order(&[3])].into_iter()).unwrap();
+        feed.take(order(&[1, 2])).unwrap();
+        assert_eq!(feed.ahead, Some(order(&[3])));
+        feed.take(order(&[3])).unwrap();
+        assert_eq!(feed.ahead, Some(order(&[4])), "it is on its way before it was planned");
+        feed.plan([order(&[4]), order(&[5])].into_iter()).unwrap();
+        assert_eq!(feed.take(order(&[4])).unwrap(), bags.gather(&[4]).unwrap().0);
+        assert_eq!(feed.ahead, Some(order(&[5])), "it is fetched once");
         // Something else than was said is given, too.
-        feed.then(vec![6]);
-        feed.take(&[5]).unwrap();
-        feed.plan([vec![7]].into_iter()).unwrap();
-        assert_eq!(feed.take(&[7]).unwrap(), bags.gather(&[7]).unwrap().0);
+        feed.then(order(&[6]));
+        feed.take(order(&[5])).unwrap();
+        feed.plan([order(&[7])].into_iter()).unwrap();
+        assert_eq!(feed.take(order(&[7])).unwrap(), bags.gather(&[7]).unwrap().0);
     }
 }

@@ -1,9 +1,13 @@
 //! How much memory of a device a batch takes: the tensors that are there at once, counted.
 
 use super::{FusionConfig, ModelConfig, Recipe};
+use crate::device::{Device, Precision, Products};
+use crate::element::Element;
+use crate::features::FeatureType;
 use crate::ops::attention_mil::Room;
 use crate::ops::cade::{Bandwidth, Statistics};
 use crate::ops::linear::grad_weight_bytes;
+use crate::ops::matmul_cublaslt::copy_bytes;
 use crate::ops::{Activation, Cade, Sdir};
 
 /// What decides how much a batch takes, besides the batch.
@@ -13,9 +17,11 @@ pub struct Footprint {
     /// Genes of all signatures, and signatures; 0 without expression.
     genes: usize,
     signatures: usize,
-    /// Features of a patch and the bytes of each; 0 without patches.
+    /// Features of a patch, 0 without patches, and their type.
     features: usize,
-    feature_bytes: usize,
+    dtype: FeatureType,
+    /// The precision of products by cuBLASLt, which wants copies of factors of another type.
+    copied: Option<Precision>,
 }
 
 /// The size of a batch.
@@ -84,16 +90,39 @@ impl Chain<'_> {
 }
 
 impl Footprint {
-    /// Of the models of a recipe over features of `feature_bytes` an element.
-    pub fn new(recipe: &Recipe, feature_bytes: usize) -> Footprint {
+    /// Of the models of a recipe over features of this type.
+    pub fn new(recipe: &Recipe, dtype: FeatureType) -> Footprint {
         let signatures = recipe.genes.as_ref().map_or(&[][..], |genes| &genes.signatures);
         Footprint {
             model: recipe.model.clone(),
             genes: signatures.iter().map(|s| s.genes.len()).sum(),
             signatures: signatures.len(),
             features: recipe.patches.as_ref().map_or(0, |patches| patches.width),
-            feature_bytes,
+            dtype,
+            copied: None,
         }
+    }
+
+    /// The same with the products of a device: cuBLASLt wants copies of factors. Its workspace is not counted, because it
+    /// was taken when it was chosen and is not free when a batch asks what is.
+    #[must_use]
+    pub fn on(self, device: Device) -> Footprint {
+        let copied = match device {
+            Device::Cuda(gpu) if gpu.products() == Products::CublasLt => Some(gpu.precision()),
+            _ => None,
+        };
+        Footprint { copied, ..self }
+    }
+
+    /// The bytes of the copy that a product wants of a factor of f32, or of features.
+    fn copy(&self, name: &str, rows: usize, columns: usize) -> usize {
+        self.copied.map_or(0, |precision| copy_bytes(precision, name, rows, columns))
+    }
+
+    /// The copies that the projection of the patches wants.
+    fn projected(&self, patches: usize) -> usize {
+        let ModelConfig::Fusion(c) = &self.model;
+        self.copy(self.dtype.name(), patches, self.features) + self.copy(f32::NAME, c.width, self.features)
     }
 
     /// The bytes that a pass over a batch takes besides parameters, their gradients and the optimiser.
@@ -110,6 +139,7 @@ impl Footprint {
     /// | gates, unless they are [calculated again](crate::ops::attention_mil) | `N G` | there | back of the attention |
     /// | weights of the attention | `N H` | there | the end |
     /// | gradient of the tokens, and the one that becomes of it in an op | `2 N D` | back | |
+    /// | copies of factors, with cuBLASLt and where their type is not the one that is multiplied | each | for one product | |
     ///
     /// In prediction nothing is kept. What is taken is never more, and at least three quarters of it where there are
     /// some hundred tokens (tests/device/memory.rs).
@@ -118,7 +148,7 @@ impl Footprint {
         let patches = if self.features > 0 { batch.patches } else { 0 };
         let tokens = batch.patients * self.signatures;
         // Both passes have the inputs, and the tables of the bags: where they begin, their segments, who is in them.
-        let inputs = patches * self.features * self.feature_bytes + batch.patients * self.genes * WORD;
+        let inputs = patches * self.features * self.dtype.bytes() + batch.patients * self.genes * WORD;
         let segments = (patches + tokens) / crate::shape::SEGMENT + 2 * batch.patients;
         let tables = 16 * WORD * (batch.patients + 1) + WORD * segments;
         let modalities = usize::from(self.features > 0) + usize::from(self.signatures > 0);
@@ -163,13 +193,24 @@ impl Footprint {
         g.kept += gene_hidden * if of_genes.dropout { 2 } else { 1 };
 
         let projection = patches * c.width * WORD;
-        let of_weight = grad_weight_bytes(patches, self.features, c.width);
+        let copied = self.copied.map(|precision| (precision, self.dtype.name()));
+        let of_weight = grad_weight_bytes(patches, self.features, c.width, copied);
+        let argument = if of_patches.argument { projection } else { 0 };
+        // Of the second layer of the gene nets: its argument's gradient with its input, or with its weight.
+        let gene_weight = self.copy(f32::NAME, c.width, c.gene_hidden);
+        let gene_input = self.copy(f32::NAME, tokens, c.gene_hidden);
+        let gene_copies = self.copy(f32::NAME, tokens, c.width) + gene_input.max(gene_weight);
+        let of_head = self.copy(f32::NAME, patients, 2 * (c.heads * c.width + 1) + c.head_hidden + HAZARDS)
+            + self.copy(f32::NAME, c.head_hidden + HAZARDS, 2 * (c.heads * c.width + 1));
         let inner = if c.patch_activation == Activation::Identity { 0 } else { projection };
         let moments = [
+            // The tokens of patches are made, where those of genes are there.
+            g.kept + projection + argument + self.projected(patches),
+            g.tokens + 2 * gene_hidden + gene_input + gene_weight,
             // The attention over genes is there, that over patches begins.
             p.kept + g.kept + p.attention.forth.max(g.attention.forth) + 2 * joined,
             // The head goes back: its input and that before its dropout, with their gradients.
-            p.kept + g.kept + 5 * joined + 3 * hidden,
+            p.kept + g.kept + 5 * joined + 3 * hidden + of_head,
             // The attentions go back, the last one first.
             p.kept + g.kept + p.tokens + p.attention.back + 2 * joined,
             p.after_attention() + g.kept + g.tokens + g.attention.back + 2 * joined,
@@ -180,7 +221,7 @@ impl Footprint {
             // The projection of the patches goes back.
             2 * projection + inner + p.heads + of_weight + self.standardized() + g.after_attention() + joined,
             // The second layer of the gene nets does: gradients before and after the activation, and of its input.
-            p.heads + g.heads + 3 * g.tokens + 3 * gene_hidden + joined,
+            p.heads + g.heads + 3 * g.tokens + 3 * gene_hidden + gene_copies + joined,
         ];
         moments.into_iter().max().unwrap_or(0)
     }
@@ -192,9 +233,10 @@ impl Footprint {
         let gains = c.sdir.genes.is_some_and(|sdir| sdir.gain.is_active() && sdir.gain_in_eval);
         // The layer that gives patch tokens, with all tokens of genes there; then one attention after the other.
         let argument = if c.patch_activation.keeps_argument() { row(patches) } else { 0 };
-        let genes = row(tokens) + tokens * c.gene_hidden * WORD;
+        let gene_copies = self.copy(f32::NAME, tokens, c.gene_hidden) + self.copy(f32::NAME, c.width, c.gene_hidden);
+        let genes = row(tokens) + tokens * c.gene_hidden * WORD + gene_copies;
         let moments = [
-            genes.max(row(tokens) + row(patches) + argument),
+            genes.max(row(tokens) + row(patches) + argument + self.projected(patches)),
             row(patches) + row(tokens) * if gains { 2 } else { 1 },
             row(patches) + row(tokens) + heads(tokens) + forth(tokens),
             row(patches) + heads(tokens) + heads(patches) + forth(patches),
@@ -204,7 +246,7 @@ impl Footprint {
 
     /// The bytes of the features alone of so many patches.
     pub fn feature_bytes(&self, patches: usize) -> u64 {
-        (patches * self.features * self.feature_bytes) as u64
+        (patches * self.features * self.dtype.bytes()) as u64
     }
 }
 

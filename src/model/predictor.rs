@@ -6,7 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::{Batching, CohortSource, Model, Recipe, predict_all};
-use crate::data::{Cohort, Problems, TensorFile, write_file};
+use crate::data::{Cohort, Problems, Reading, TensorFile, write_file};
 use crate::device::Device;
 use crate::error::{Error, Result, without_types};
 use crate::nn::{Builder, Params};
@@ -102,7 +102,9 @@ impl Predictor {
     pub fn load(path: &Path) -> Result<Predictor> {
         let bad = |why: String| Error::ModelFile { path: path.into(), why };
         let mut problems = Problems::default();
-        let Some(file) = TensorFile::open(path, &mut problems) else { return Err(problems.into()) };
+        let Some(file) = TensorFile::open(path, Reading::Positioned, &mut problems) else {
+            return Err(problems.into());
+        };
         match file.metadata(SCHEMA.0) {
             Some(schema) if schema == SCHEMA.1 => {}
             Some(other) => return Err(bad(format!("its layout is version {other}, this onkos reads {}", SCHEMA.1))),

@@ -2,9 +2,10 @@
 //!
 //! Which kernel calculates an element, and in which order its terms are added, depends on the precision and on the
 //! length of the sum alone: a row of a result has the same bits whatever other rows are calculated with it. Where the
-//! factors are rounded to 16 bits and the device is a Hopper, the kernels are those of [`super::matmul_hopper`].
+//! factors are rounded to 16 bits and the device is a Hopper, the kernels are those of [`super::matmul_hopper`]. A handle
+//! may ask for a library instead, which does not promise this: [`super::matmul_cublaslt`].
 
-use super::matmul_hopper as hopper;
+use super::{matmul_cublaslt as cublaslt, matmul_hopper as hopper};
 use crate::device::{Gpu, Grid, Precision};
 use crate::element::{Element, Real};
 use crate::error::Result;
@@ -148,6 +149,9 @@ pub(crate) fn product_nt<F: Element, T: Real>(
     end: End<'_, T>,
     y: &mut Tensor<T>,
 ) -> Result<()> {
+    if let Some(multiplier) = gpu.multiplier() {
+        return cublaslt::product_nt(gpu, multiplier, size, a, b, end, y);
+    }
     if let Some(mode) = hopper::Mode::of(gpu) {
         return hopper::product_nt(gpu, mode, size, a, b, end, y);
     }
@@ -171,6 +175,9 @@ pub(crate) fn product_nt<F: Element, T: Real>(
 
 /// `c = a b` with `a` `[m, k]` and `b` `[k, n]`.
 pub(crate) fn product_nn<T: Real>(gpu: Gpu, size: Size, a: &Tensor<T>, b: &Tensor<T>, c: &mut Tensor<T>) -> Result<()> {
+    if let Some(multiplier) = gpu.multiplier() {
+        return cublaslt::product_nn(gpu, multiplier, size, a, b, c);
+    }
     if let Some(mode) = hopper::Mode::of(gpu) {
         return hopper::product_nn(gpu, mode, size, a, b, c);
     }
@@ -217,6 +224,9 @@ pub(crate) fn product_tn<F: Element, T: Real>(
     b: &Tensor<F>,
     c: &mut Tensor<T>,
 ) -> Result<()> {
+    if let Some(multiplier) = gpu.multiplier() {
+        return cublaslt::product_tn(gpu, multiplier, size, a, b, c);
+    }
     let (chunk, count) = chunks(size);
     if count == 1 {
         return chunks_tn(gpu, size, chunk, a, b, c);

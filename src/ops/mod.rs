@@ -14,6 +14,7 @@ pub mod layer_norm;
 pub mod linear;
 mod math;
 pub(crate) mod matmul;
+pub(crate) mod matmul_cublaslt;
 pub(crate) mod matmul_cuda;
 mod matmul_hopper;
 pub mod nll_survival;
@@ -67,7 +68,12 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         softmax::KERNELS,
         standardize::KERNELS,
     ];
-    files.into_iter().chain(matmul_cuda::KERNELS).chain(matmul_hopper::KERNELS).flatten()
+    files
+        .into_iter()
+        .chain([matmul_cublaslt::KERNELS])
+        .chain(matmul_cuda::KERNELS)
+        .chain(matmul_hopper::KERNELS)
+        .flatten()
 }
 
 /// Who handles a row on a CUDA device: it is kept in registers (`kernels/row.cuh`) where it fits into those of a warp.

@@ -10,9 +10,9 @@ use serde::Serialize;
 pub use batches::epoch;
 pub use objective::{Objective, Step};
 
-use crate::config::{RiskSet, RunConfig, Sampling, Select};
+use crate::config::{RiskSet, RunConfig, Sampling, Select, TrainConfig, word};
 use crate::data::{Cohort, Split};
-use crate::device::{Device, Precision};
+use crate::device::{Device, Precision, Products};
 use crate::error::{Error, Result};
 use crate::evaluate::{Figure, median};
 use crate::metrics::{Outcome, harrell};
@@ -89,6 +89,22 @@ pub struct Trained {
     pub kept_epoch: u32,
 }
 
+/// A device that calculates its products as a run file asks for.
+///
+/// # Errors
+/// [`Error::Setting`] for what the CPU does not have, [`Error::Products`] if there is no library that the device can use.
+pub(crate) fn place(t: &TrainConfig, device: Device) -> Result<Device> {
+    if device == Device::Cpu && t.precision != Precision::F32 {
+        let want = "\"f32\" on the CPU, which has no tensor cores; use --device cuda:0";
+        return Err(Error::Setting { name: "train.precision", want, value: word(&t.precision) });
+    }
+    if device == Device::Cpu && t.products != Products::Own {
+        let want = "\"own\" on the CPU, which has no cuBLASLt; use --device cuda:0";
+        return Err(Error::Setting { name: "train.products", want, value: word(&t.products) });
+    }
+    device.with_precision(t.precision).with_products(t.products)
+}
+
 /// Trains on the training patients of a split and keeps the epoch that the validation patients choose. The recipe is
 /// what [`Recipe::fit`] made of the same configuration, cohort and training patients.
 ///
@@ -112,11 +128,7 @@ pub fn train(
 ) -> Result<Trained> {
     config.check()?;
     let t = &config.train;
-    if device == Device::Cpu && t.precision != Precision::F32 {
-        let want = "\"f32\" on the CPU, which has no tensor cores; use --device cuda:0";
-        return Err(Error::Setting { name: "train.precision", want, value: crate::config::word(&t.precision) });
-    }
-    let device = device.with_precision(t.precision);
+    let device = place(t, device)?;
     if !split.train.iter().any(|&p| cohort.patients[p].event) {
         return Err(Error::Setting {
             name: "training patients",
@@ -124,7 +136,7 @@ pub fn train(
             value: "none".into(),
         });
     }
-    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
+    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout).showing(t.patches_per_patient);
     let builder = Builder::<f32>::new(config.seed);
     let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
     let mut params = params.to(device)?;
@@ -142,12 +154,18 @@ pub fn train(
         (bin, cohort.patients[p].event)
     };
     let kind: Vec<(u32, bool)> = split.train.iter().map(kind).collect();
-    let patches: Vec<usize> = split.train.iter().map(|&p| source.patches(p)).collect();
+    let patches: Vec<usize> = split.train.iter().map(|&p| source.training_patches(p)).collect();
     let batches_of = |number: u32| -> Vec<Vec<usize>> {
         let batches = epoch(batching, config.seed, number, &kind, t.sampling != Sampling::Uniform, &patches);
         batches.into_iter().map(|batch| batch.into_iter().map(|i| split.train[i]).collect()).collect()
     };
-    let room = source.room(device, &batches_of(0))?;
+    let predicted = |set: &Vec<usize>| {
+        let patches: Vec<usize> = set.iter().map(|&p| source.patches(p)).collect();
+        let named = |batch: Vec<usize>| batch.into_iter().map(|i| set[i]).collect::<Vec<_>>();
+        batching.in_order(&patches).into_iter().map(named).collect::<Vec<_>>()
+    };
+    let predicted = [&split.train, &split.validation].map(predicted).concat();
+    let room = source.room(device, &batches_of(0), &predicted)?;
     let source = source.on(device, room)?;
     observe(&Progress::Start { device, resident: source.resident() });
     let fit = Fit { config, model: &model, source: &source, recipe: &recipe, objective: &objective, split };

@@ -12,7 +12,8 @@ fn emulator() -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(target).join("emulator/ok");
     let folder = std::env::var_os("EMU_LIBRARIES").map_or(built, PathBuf::from);
-    let there = ["libcuda.so.1", "libnvrtc.so.13"].iter().all(|library| folder.join(library).exists());
+    let there =
+        ["libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13"].iter().all(|library| folder.join(library).exists());
     if !there {
         let required = std::env::var("ONKOS_REQUIRE_CUDA").is_ok_and(|value| value == "1");
         assert!(!required, "ONKOS_REQUIRE_CUDA is set, but {} holds no emulated driver", folder.display());
@@ -37,7 +38,10 @@ impl Machine {
         for name in ["EMU_DEVICES", "EMU_DRIVER_VERSION", "EMU_CAPABILITY", "EMU_MEMORY", "EMU_NVRTC", "ONKOS_NVRTC"] {
             command.env_remove(name);
         }
-        for name in ["ONKOS_EMBEDDED", "VIRTUAL_ENV", "CONDA_PREFIX"] {
+        for name in ["ONKOS_EMBEDDED", "ONKOS_CUBLASLT", "EMU_CUBLASLT_VERSION", "CUDA_HOME", "CUDA_PATH"] {
+            command.env_remove(name);
+        }
+        for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
             command.env_remove(name);
         }
         let cache = self.study.path("cache");
@@ -211,4 +215,54 @@ fn a_card_refuses_no_precision_and_the_cpu_all_but_one() {
     for device in ["cpu", "cuda:0"] {
         machine.run(&format!("predict run south.toml --out {device}.csv --device {device}"), &[]).succeeded();
     }
+}
+
+#[test]
+fn a_library_for_products_is_found_used_and_told() {
+    let Some(machine) = Machine::new() else { return };
+    let (device, sentences) = machine.doctor(&[]);
+    assert_eq!(device["usable"], true, "{sentences}");
+    assert!(sentences.contains("train.products = \"cublaslt\" can be used: cuBLASLt 13.0.2"), "{sentences}");
+    machine.study.write("run.toml", "[train]\nproducts = \"cublaslt\"\n");
+    let train = "train --source north.toml --config run.toml --epochs 1 --out run --device";
+    machine.run(&format!("{train} cpu"), &[]).refused(&["train.products", "own", "cublaslt"]);
+    machine.run(&format!("{train} cuda:0"), &[]).succeeded();
+    let manifest = machine.study.json("run/manifest.json");
+    assert_eq!((&manifest["products"], &manifest["products_version"]), (&"cublaslt".into(), &"13.0.2".into()));
+    // Its model predicts where there is no such library, too.
+    let nowhere = [("ONKOS_CUBLASLT", "nowhere/libcublasLt.so")];
+    let warned = machine.run("predict run south.toml --out a.csv --device cuda:0", &nowhere).succeeded();
+    assert!(warned.err.contains("instead of cuBLASLt: nowhere/libcublasLt.so"), "{}", warned.err);
+    machine.run("predict run south.toml --out b.csv --device cpu", &nowhere).succeeded();
+}
+
+#[test]
+fn a_library_for_products_that_cannot_be_used_is_refused_where_it_is_asked_for() {
+    let Some(machine) = Machine::new() else { return };
+    machine.study.write("run.toml", "[train]\nproducts = \"cublaslt\"\n");
+    let another = machine.libraries.join("libnvrtc.so.13").display().to_string();
+    for (variable, value, words) in [
+        ("ONKOS_CUBLASLT", "nowhere/libcublasLt.so", ["nowhere/libcublasLt.so", "o such file"]),
+        ("ONKOS_CUBLASLT", another.as_str(), ["it has no function cublasLtGetVersion", "libnvrtc.so.13"]),
+        ("EMU_CUBLASLT_VERSION", "111103", ["version 11.11.3 is too old", "12.0.0 or newer"]),
+        ("EMU_DRIVER_VERSION", "12040", ["it is of CUDA 13", "the driver has CUDA 12"]),
+    ] {
+        let (device, sentences) = machine.doctor(&[(variable, value)]);
+        assert_eq!(device["usable"], true, "nothing else depends on it: {sentences}");
+        for word in ["train.products = \"cublaslt\" cannot be used", words[0], words[1]] {
+            assert!(sentences.contains(word), "no {word:?} in {sentences}");
+        }
+        let train = "train --source north.toml --config run.toml --epochs 1 --out run --device cuda:0";
+        let all = ["cuBLASLt cannot be used on cuda:0", words[0], words[1], "write train.products = \"own\""];
+        machine.run(train, &[(variable, value)]).refused(&all);
+        assert!(!machine.study.path("run").exists());
+        machine.run("bench --quick --products cublaslt --list --device cuda:0", &[(variable, value)]).refused(&all);
+    }
+    machine.run("bench --products cublaslt --list --device cpu", &[]).refused(&[
+        "--products",
+        "own",
+        "--device cuda:0",
+    ]);
+    let listed = machine.run("bench add --products cublaslt --list --device cuda:0", &[]).succeeded();
+    assert!(listed.out.contains("add/"), "{}", listed.out);
 }

@@ -17,6 +17,7 @@ mod fixture;
 mod harness;
 mod late_entry;
 mod memory;
+mod products;
 mod sources;
 mod step;
 mod story;

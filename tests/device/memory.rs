@@ -125,12 +125,12 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
     let params = params.to(device).unwrap();
     let train = TrainConfig { loss: Loss::Cox, ..TrainConfig::default() };
     let objective = Objective::new(&train, cohort.times(), vec![true; cohort.len()], Vec::new());
-    let bytes = match case.dtype {
+    let dtype = match case.dtype {
         Dtype::F32 => FeatureType::F32,
         Dtype::BF16 => FeatureType::Bf16,
         _ => FeatureType::F16,
     };
-    let footprint = Footprint::new(&recipe, bytes.bytes());
+    let footprint = Footprint::new(&recipe, dtype).on(device);
     // A step over the risk sets of the cohort has one half of it at a time.
     let batches: Vec<Vec<usize>> = if case.cohort {
         everybody.chunks(case.patients.div_ceil(2)).map(<[usize]>::to_vec).collect()

@@ -39,9 +39,12 @@ fn batches_have_the_same_bits_wherever_the_features_lie() {
     let study = Study::new(24);
     let cohort = study.north();
     let recipe = recipe(&cohort);
-    let source = || CohortSource::new(&recipe, &cohort).unwrap().hiding(0.5);
-    let files = source();
-    for (room, name) in [(u64::MAX, "resident"), (0, "streamed")] {
+    let shortest = cohort.slides.as_ref().unwrap().ragged().iter().map(|bag| bag.len()).min().unwrap();
+    let kinds =
+        [(u64::MAX, "resident", 0), (0, "streamed", 0), (u64::MAX, "sampled", shortest), (0, "sampled", shortest)];
+    for (room, name, most) in kinds {
+        let source = || CohortSource::new(&recipe, &cohort).unwrap().hiding(0.5).showing(most);
+        let files = source();
         let there = source().on(Device::Cuda(gpu), room).unwrap();
         assert_eq!(there.resident() > 0, room > 0, "{name}");
         for (noise, passes) in [(None, 1), (Some(Noise { seed: 1, epoch: 0 }), 2)] {

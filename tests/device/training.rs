@@ -24,14 +24,14 @@ fn config(epochs: u32) -> RunConfig {
     config
 }
 
-fn on(device: Device, config: &RunConfig, cohort: &Cohort, split: &Split) -> Result<Trained> {
+pub fn on(device: Device, config: &RunConfig, cohort: &Cohort, split: &Split) -> Result<Trained> {
     let recipe = Recipe::fit(config, cohort, &split.train)?;
     train(config, device, cohort, split, recipe, |_| ())
 }
 
 /// The same bits: every figure of every epoch, and every parameter.
 #[track_caller]
-fn assert_same_bits(got: &Trained, want: &Trained) {
+pub fn assert_same_bits(got: &Trained, want: &Trained) {
     let figures = |t: &Trained| -> Vec<[f64; 3]> {
         let validation = |v: Option<f64>| v.unwrap_or(0.0);
         let of = |e: &onkos::train::EpochRecord| {

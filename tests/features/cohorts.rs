@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use onkos::data::{Cohort, Problem, check};
-use onkos::{Error, Features};
+use onkos::data::{Cohort, Problem, Reading, check};
+use onkos::model::{CohortSource, Recipe, Source};
+use onkos::nn::Noise;
+use onkos::rng::{Draws, name32};
+use onkos::{Device, Error, Features};
 use tempfile::TempDir;
 
 use crate::fixtures::{ROWS, WIDTH, path, rows};
@@ -75,6 +78,78 @@ fn bags_are_gathered_from_every_format_and_from_the_usual_folders() {
         report.sound && report.warnings.iter().any(|w| w.contains("1 more file:") && w.contains("F64")),
         "{report:?}"
     );
+}
+
+/// Every format, several in a bag.
+fn all_formats() -> Folder {
+    let files = [
+        ("trident.h5", "a.h5"),
+        ("clam.h5", "b.h5"),
+        ("clam.pt", "c.pt"),
+        ("mmp.h5", "d.h5"),
+        ("trident.pt", "e.pt"),
+        ("plain.npz", "f.npz"),
+        ("fortran.npy", "g.npy"),
+        ("plain.h5", "h.h5"),
+        ("double.npy", "i.npy"),
+    ];
+    Folder::new(&["a;b;c", "d;e", "f", "h;i", "g"], &files)
+}
+
+fn floats(features: &Features) -> &[f32] {
+    let Features::F32(tensor) = features else { panic!("all of them are read as F32") };
+    tensor.host()
+}
+
+#[test]
+fn what_is_not_mapped_has_the_same_bytes() {
+    let folder = all_formats();
+    let gathered = [Reading::Mapped, Reading::Positioned].map(|reading| {
+        let cohort = Cohort::open_by(folder.path("cohort.toml"), reading).unwrap();
+        cohort.slides.unwrap().gather(&[3, 0, 2, 1, 4, 0]).unwrap()
+    });
+    assert!(!floats(&gathered[0].0).is_empty() && gathered[0] == gathered[1]);
+}
+
+/// The rows are those that the generator names, out of every format, a batch ahead or not, however batches are composed.
+#[test]
+fn a_sample_of_patches_is_the_same_from_every_format_and_in_every_batch() {
+    /// Fewer than any bag has, and more than half of the shorter ones.
+    const MOST: usize = 25;
+    let folder = all_formats();
+    let noise = Noise { seed: 7, epoch: 3 };
+    for reading in [Reading::Mapped, Reading::Positioned] {
+        let cohort = Cohort::open_by(folder.path("cohort.toml"), reading).unwrap();
+        let (bags, patients) = (cohort.slides.as_ref().unwrap(), (0..cohort.len()).collect::<Vec<_>>());
+        let recipe = Recipe::fit(&onkos::config::RunConfig::default(), &cohort, &patients).unwrap();
+        let want: Vec<Vec<f32>> = patients
+            .iter()
+            .map(|&p| {
+                let (all, rows) = bags.gather(&[p]).unwrap();
+                let stream = Draws::new(noise.seed, noise.epoch, "patches.sample").of(name32(&cohort.patients[p].case));
+                let sample = stream.sample(rows.rows(), MOST);
+                sample.iter().flat_map(|&row| floats(&all)[row * WIDTH..(row + 1) * WIDTH].to_vec()).collect()
+            })
+            .collect();
+        let files = CohortSource::new(&recipe, &cohort).unwrap().showing(MOST);
+        let ahead = CohortSource::new(&recipe, &cohort).unwrap().showing(MOST).on(Device::Cpu, 0).unwrap();
+        let plan = vec![vec![0, 1, 2, 3, 4], vec![4, 2], vec![3], vec![1, 0, 1]];
+        ahead.upcoming(&plan, 2, Some(noise)).unwrap();
+        for batch in [&plan[..], &plan].concat() {
+            for source in [&files, &ahead] {
+                let patches = source.batch(&batch, Some(noise)).unwrap().patches.unwrap();
+                let lengths: Vec<usize> = patches.bags.iter().map(|bag| bag.len()).collect();
+                assert_eq!(lengths, vec![MOST; batch.len()]);
+                let want: Vec<f32> = batch.iter().flat_map(|&p| want[p].clone()).collect();
+                assert_eq!(floats(&patches.features), want, "{reading:?}, {batch:?}");
+            }
+        }
+        // Another epoch draws others; evaluation shows all.
+        let next = files.batch(&patients, Some(Noise { epoch: 4, ..noise })).unwrap().patches.unwrap();
+        assert_ne!(floats(&next.features), want.concat());
+        let all = ahead.batch(&patients, None).unwrap().patches.unwrap();
+        assert_eq!(all.features, bags.gather(&patients).unwrap().0);
+    }
 }
 
 #[test]

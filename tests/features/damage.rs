@@ -4,15 +4,22 @@
 use std::fs;
 use std::path::Path;
 
-use onkos::data::FeatureFile;
+use onkos::data::{FeatureFile, Reading};
 
 use crate::fixtures::{all, path};
 
-/// Opens and reads all of a file in blocks, as far as it can be.
+/// Opens and reads all of a file in blocks, as far as it can be: mapped or not, with the same end.
 fn exercise(file: &Path) -> Result<(), String> {
+    let mapped = exercise_by(file, Reading::Mapped);
+    let positioned = exercise_by(file, Reading::Positioned);
+    assert_eq!(mapped.is_ok(), positioned.is_ok(), "{mapped:?} by a map, {positioned:?} in pieces");
+    mapped.and(positioned)
+}
+
+fn exercise_by(file: &Path, reading: Reading) -> Result<(), String> {
     /// The rows of the test files are far below this; a claim beyond it is not followed.
     const MOST: usize = 64 << 20;
-    let opened = FeatureFile::open(file).map_err(|e| e.to_string())?;
+    let opened = FeatureFile::open_by(file, reading).map_err(|e| e.to_string())?;
     assert!(opened.rows().saturating_mul(opened.row_bytes()) <= MOST, "{file:?} claims {} rows", opened.rows());
     if let Some(coords) = opened.coords() {
         coords.range().map_err(|e| e.to_string())?;

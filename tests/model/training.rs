@@ -61,6 +61,34 @@ fn a_rare_event_is_in_every_batch_of_a_balanced_epoch() {
     assert!(trained.history.iter().all(|epoch| (epoch.steps, epoch.batches_without_event) == (3, 0)));
 }
 
+/// Batches by patches count what is shown, so that they hold more patients.
+#[test]
+fn fewer_patches_of_a_patient_make_fewer_batches_with_either_risk_set() {
+    let study = Study::new(24);
+    let (cohort, mut config) = (study.north(), config(3));
+    let shortest = cohort.slides.as_ref().unwrap().ragged().iter().map(|bag| bag.len()).min().unwrap();
+    config.train.patches_per_batch = 12 * shortest;
+    (config.train.batch, config.train.patches_per_patient) = (24, shortest);
+    let sampled = super::study::train(&config, &cohort, &everybody(24)).unwrap();
+    assert!(sampled.history.iter().all(|epoch| epoch.steps == 2), "{:?}", sampled.history);
+    config.train.patches_per_patient = 0;
+    let all = super::study::train(&config, &cohort, &everybody(24)).unwrap();
+    assert!(all.history[0].steps > 2 && all.history[0].loss != sampled.history[0].loss);
+
+    // With the risk set of a cohort batches do not matter but for rounding: the patches are those of the epoch, in the
+    // pass that predicts and in the one that is recorded.
+    config.train.risk_set = RiskSet::Cohort;
+    config.train.patches_per_patient = shortest;
+    let loss = |patches_per_batch| {
+        let mut config = config.clone();
+        config.train.patches_per_batch = patches_per_batch;
+        super::study::train(&config, &cohort, &everybody(24)).unwrap().history[2].loss
+    };
+    let (few, many) = (loss(usize::MAX), loss(2 * shortest));
+    // Three steps of f32, in which each sum is rounded otherwise: its unit, some hundred times over.
+    assert!((few - many).abs() < 1e3 * f64::from(f32::EPSILON) * few.abs(), "{few} and {many}");
+}
+
 #[test]
 fn an_epoch_tells_how_long_it_waited_for_features() {
     let study = Study::new(24);

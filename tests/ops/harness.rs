@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
+use onkos::device::Products;
 use onkos::rng::Draws;
 use onkos::{Device, Element, Features, Real, Result, Tape, Tensor, Var};
 
@@ -74,8 +75,8 @@ pub fn assert_golden(what: &str, got: &[f64], want: &[f64], relative: f64) {
     assert_within(what, got, want, relative * largest);
 }
 
-/// Where work in `T` is tested: f32 on the device that ONKOS_TEST_DEVICE names (the CPU unless it is set), f64, the
-/// oracle, on the CPU.
+/// Where work in `T` is tested: f32 on the device that ONKOS_TEST_DEVICE names (the CPU unless it is set), with the products
+/// of ONKOS_TEST_PRODUCTS (`own` unless it is set), f64, the oracle, on the CPU.
 pub fn device<T: Real>() -> Device {
     static NAMED: OnceLock<Device> = OnceLock::new();
     if T::NAME == f64::NAME {
@@ -83,7 +84,12 @@ pub fn device<T: Real>() -> Device {
     }
     *NAMED.get_or_init(|| {
         let name = std::env::var("ONKOS_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-        Device::parse(&name).expect("the device under test")
+        let device = Device::parse(&name).expect("the device under test");
+        match std::env::var("ONKOS_TEST_PRODUCTS").as_deref() {
+            Ok("cublaslt") => device.with_products(Products::CublasLt).expect("the products under test"),
+            Ok("own") | Err(_) => device,
+            Ok(other) => panic!("ONKOS_TEST_PRODUCTS is own or cublaslt, not {other}"),
+        }
     })
 }
 

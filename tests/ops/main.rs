@@ -19,6 +19,7 @@ mod harness;
 mod laws;
 mod layer_norm;
 mod linear;
+mod linear_cublaslt;
 mod nll_survival;
 mod optim;
 mod sdir;

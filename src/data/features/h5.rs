@@ -14,16 +14,16 @@ use super::coords::CoordUnit;
 use super::hdf5::{Attributes, Hdf5, Said};
 use super::matrix::Array;
 use super::{Dialect, Found, PatchSize, why};
-use crate::data::map::Map;
+use crate::data::bytes::Bytes;
 use crate::data::problem::Problem;
 
 /// The names of features, the likeliest first.
 const FEATURES: [&str; 4] = ["features", "feats", "patch_embeddings", "Res_feature"];
 const COORDS: &str = "coords";
 
-pub(super) fn found(path: &Path, map: Arc<Map>) -> Result<Found, Problem> {
+pub(super) fn found(path: &Path, bytes: Arc<Bytes>) -> Result<Found, Problem> {
     let broken = |e: String| why(path, format!("is HDF5 that cannot be read: {e}"));
-    let file = Hdf5::open(map).map_err(broken)?;
+    let file = Hdf5::open(bytes).map_err(broken)?;
     let names = file.names().map_err(broken)?;
     let has = |name: &str| names.iter().any(|n| n == name);
     let Some(&name) = FEATURES.iter().find(|&&name| has(name)) else {

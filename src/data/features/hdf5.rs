@@ -4,16 +4,18 @@
 //! number of slides of a cohort, and opening one costs little beside reading a block of its rows.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use hdf5_reader::error::ByteOrder;
 use hdf5_reader::messages::HdfMessage;
 use hdf5_reader::messages::layout::DataLayout;
+use hdf5_reader::storage::{BlockCacheStorage, Storage, StorageBuffer};
 use hdf5_reader::{Attribute, Dataset, Datatype, H5Type, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
 
 use super::matrix::{Array, Elements, Number, extent, row_major};
-use crate::data::map::Map;
+use crate::data::bytes::Bytes;
 
 const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// No chunk that a tool writes is near this; a thread holds one at a time.
@@ -27,21 +29,52 @@ const FILTERS: [u16; 3] = [1, 2, 3];
 const MAX_DEFLATE: u128 = 1032;
 
 /// Whether a file begins as HDF5 does, maybe after a block of the user.
-pub(super) fn begins(file: &[u8]) -> bool {
-    let starts = std::iter::once(0).chain((9..20).map(|power| 1usize << power));
-    starts.into_iter().any(|at| file.get(at..).is_some_and(|rest| rest.starts_with(MAGIC)))
+pub(super) fn begins(file: &Bytes) -> Result<bool, String> {
+    for at in std::iter::once(0).chain((9..20).map(|power| 1usize << power)) {
+        if *file.up_to(at, MAGIC.len())? == *MAGIC {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The bytes of a mapped file, shared.
-struct Shared(Arc<Map>);
+struct Shared(Arc<Bytes>);
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.0.slice(0..self.0.len()).expect("it is mapped")
     }
 }
 
-fn open(map: &Arc<Map>) -> Result<Hdf5File, String> {
+/// A file that is not mapped, opened.
+struct Pieces(Arc<Bytes>, Arc<File>);
+
+impl Storage for Pieces {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_range(&self, offset: u64, len: usize) -> hdf5_reader::error::Result<StorageBuffer> {
+        let beyond = || {
+            let (needed, available) = (len as u64, self.len().saturating_sub(offset));
+            hdf5_reader::error::Error::UnexpectedEof { offset, needed, available }
+        };
+        let at = usize::try_from(offset).map_err(|_| beyond())?;
+        if at.checked_add(len).is_none_or(|end| end > self.0.len()) {
+            return Err(beyond());
+        }
+        let mut bytes = vec![0; len];
+        self.0.read_from(&self.1, at, &mut bytes).map_err(std::io::Error::other)?;
+        Ok(StorageBuffer::from_vec(bytes))
+    }
+}
+
+/// Chunks of a row and nodes of trees are small and lie near each other: they are read together, and so much is kept.
+const PIECE: usize = 64 << 10;
+const PIECES: usize = 64;
+
+fn open(bytes: &Arc<Bytes>) -> Result<Hdf5File, String> {
     let options = OpenOptions {
         chunk_cache_bytes: 0,
         max_chunk_bytes: MAX_CHUNK,
@@ -49,12 +82,22 @@ fn open(map: &Arc<Map>) -> Result<Hdf5File, String> {
         max_object_header_bytes: MAX_HEADER,
         ..OpenOptions::default()
     };
-    Hdf5File::from_owner(Shared(map.clone()), options).map_err(said)
+    let opened = match bytes.session()?.into_file() {
+        None => Hdf5File::from_owner(Shared(bytes.clone()), options),
+        Some(file) => {
+            let pieces = BlockCacheStorage::new(Arc::new(Pieces(bytes.clone(), file)), PIECE, PIECES);
+            Hdf5File::from_storage_with_options(Arc::new(pieces), options)
+        }
+    };
+    opened.map_err(said)
 }
 
 /// What the crate says, in one line.
 fn said(e: hdf5_reader::error::Error) -> String {
-    e.to_string().replace('\n', " ")
+    match e {
+        hdf5_reader::error::Error::Io(e) => crate::error::said(&e),
+        other => other.to_string().replace('\n', " "),
+    }
 }
 
 /// An attribute: a number or a text.
@@ -79,19 +122,19 @@ fn attributes(all: Vec<Attribute>) -> Attributes {
 
 /// An opened HDF5 file.
 pub(super) struct Hdf5 {
-    map: Arc<Map>,
+    bytes: Arc<Bytes>,
     file: Hdf5File,
 }
 
 impl Hdf5 {
-    pub(super) fn open(map: Arc<Map>) -> Result<Hdf5, String> {
-        let file = open(&map)?;
+    pub(super) fn open(bytes: Arc<Bytes>) -> Result<Hdf5, String> {
+        let file = open(&bytes)?;
         let superblock = file.superblock();
         let end = u128::from(superblock.eof_address) + u128::from(superblock.base_address);
-        if end > map.len() as u128 {
-            return Err(format!("has {} bytes of {end}; copy or write the file again", map.len()));
+        if end > bytes.len() as u128 {
+            return Err(format!("has {} bytes of {end}; copy or write the file again", bytes.len()));
         }
-        Ok(Hdf5 { map, file })
+        Ok(Hdf5 { bytes, file })
     }
 
     /// The data sets at the top.
@@ -112,9 +155,9 @@ impl Hdf5 {
         let number = number(&data)?;
         let shape: Vec<usize> = data.shape().iter().map(|&d| usize::try_from(d).unwrap_or(usize::MAX)).collect();
         let too_large = || format!("{name} of shape {shape:?} does not fit into the file; write the file again");
-        let bytes = extent(&shape, number).ok_or_else(too_large)?;
+        let size = extent(&shape, number).ok_or_else(too_large)?;
         let header = self.file.get_or_parse_header(data.address()).map_err(said)?;
-        let (mut layout, mut room) = (None, self.map.len() as u128);
+        let (mut layout, mut room) = (None, self.bytes.len() as u128);
         for message in &header.messages {
             match message {
                 HdfMessage::DataLayout(message) => layout = Some(&message.layout),
@@ -142,7 +185,7 @@ impl Hdf5 {
             }
         }
         // What is empty has nothing to claim.
-        if bytes as u128 > room {
+        if size as u128 > room {
             return Err(too_large());
         }
         let (attributes, chunks) = (attributes(data.attributes()), data.chunks());
@@ -150,19 +193,24 @@ impl Hdf5 {
         let unwritten =
             || format!("{name} was never written; the extraction was interrupted, extract this slide again");
         let elements = match layout {
-            Some(DataLayout::Contiguous { address, size }) if bytes > 0 => {
+            Some(DataLayout::Contiguous { address, size: stored }) if size > 0 => {
                 // All bits set: no address was given.
                 let start = self.file.superblock().base_address.checked_add(*address).ok_or_else(unwritten)?;
                 let start =
-                    usize::try_from(start).ok().filter(|&start| start < self.map.len()).ok_or_else(unwritten)?;
-                let end = usize::try_from(*size).ok().and_then(|size| start.checked_add(size));
-                let end = end.filter(|&end| end <= self.map.len()).ok_or_else(too_large)?;
+                    usize::try_from(start).ok().filter(|&start| start < self.bytes.len()).ok_or_else(unwritten)?;
+                let end = usize::try_from(*stored).ok().and_then(|stored| start.checked_add(stored));
+                let end = end.filter(|&end| end <= self.bytes.len()).ok_or_else(too_large)?;
                 let strides = row_major(&shape, number);
-                let array = Array::mapped(name, shape, number, &self.map, start..end, 0, strides)?;
+                let array = Array::plain(name, shape, number, &self.bytes, start..end, 0, strides)?;
                 return Ok((array, attributes, chunk_rows));
             }
-            Some(DataLayout::Chunked { address: u64::MAX, .. }) if bytes > 0 => return Err(unwritten()),
-            _ => Elements::Hdf5(Hdf5Rows { map: self.map.clone(), name: name.into(), leading: shape.len() == 3 }),
+            Some(DataLayout::Chunked { address: u64::MAX, .. }) if size > 0 => return Err(unwritten()),
+            _ => {
+                let leading = shape.len() == 3;
+                let in_chunk = chunks.as_ref().and_then(|chunks| chunks.get(usize::from(leading)).copied());
+                let chunk_rows = in_chunk.map_or(1, |rows| rows as usize);
+                Elements::Hdf5(Hdf5Rows { bytes: self.bytes.clone(), name: name.into(), leading, chunk_rows })
+            }
         };
         Ok((Array { name: name.into(), shape, number, elements }, attributes, chunk_rows))
     }
@@ -209,10 +257,11 @@ fn number(data: &Dataset) -> Result<Number, String> {
 /// The rows of a data set that lies in chunks.
 #[derive(Debug)]
 pub(super) struct Hdf5Rows {
-    map: Arc<Map>,
+    bytes: Arc<Bytes>,
     name: String,
     /// Whether there is a dimension of 1 before the rows.
     leading: bool,
+    chunk_rows: usize,
 }
 
 /// An element whose bytes are taken as they are.
@@ -245,16 +294,45 @@ impl<const N: usize> H5Type for Raw<N> {
 }
 
 impl Hdf5Rows {
-    /// Copies rows of elements of so many bytes.
-    pub(super) fn read(&self, rows: Range<usize>, bytes: usize, to: &mut [u8]) -> Result<(), String> {
-        let data = open(&self.map)?.dataset(&self.name).map_err(said)?;
-        match bytes {
+    /// Rows that are read together, if a row has so many bytes.
+    const TOGETHER: usize = 8 << 20;
+
+    /// Copies ranges of rows, ascending and apart, of elements of so many bytes, one after another.
+    pub(super) fn read(&self, runs: &[Range<usize>], bytes: usize, row: usize, to: &mut [u8]) -> Result<(), String> {
+        let data = open(&self.bytes)?.dataset(&self.name).map_err(said)?;
+        let slice = |rows: Range<usize>, to: &mut [u8]| match bytes {
             1 => self.slice::<1>(&data, rows, to),
             2 => self.slice::<2>(&data, rows, to),
             4 => self.slice::<4>(&data, rows, to),
             8 => self.slice::<8>(&data, rows, to),
             _ => unreachable!("numbers have one of these sizes"),
+        };
+        let (mut left, mut runs, mut read) = (to, runs, Vec::new());
+        while let [first, ..] = runs {
+            // Runs in one chunk or in neighbours are read with what lies between them, so that no chunk is read for
+            // each of them anew.
+            let near = |pair: &&[Range<usize>]| {
+                pair[1].start - pair[0].end < self.chunk_rows && (pair[1].end - first.start) * row <= Self::TOGETHER
+            };
+            let together = 1 + runs.windows(2).take_while(near).count();
+            let (now, later) = runs.split_at(together);
+            let (to, rest) = left.split_at_mut(now.iter().map(|run| run.len() * row).sum());
+            if let [run] = now {
+                slice(run.clone(), to)?;
+            } else {
+                let all = first.start..now[together - 1].end;
+                read.resize(all.len() * row, 0);
+                slice(all.clone(), &mut read)?;
+                let mut to = to;
+                for run in now {
+                    let (here, rest) = to.split_at_mut(run.len() * row);
+                    here.copy_from_slice(&read[(run.start - all.start) * row..(run.end - all.start) * row]);
+                    to = rest;
+                }
+            }
+            (left, runs) = (rest, later);
         }
+        Ok(())
     }
 
     fn slice<const N: usize>(&self, data: &Dataset, rows: Range<usize>, to: &mut [u8]) -> Result<(), String> {

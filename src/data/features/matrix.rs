@@ -1,16 +1,17 @@
 //! Arrays in files, and reading rows of them.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use flate2::read::DeflateDecoder;
+use flate2::bufread::DeflateDecoder;
 
 use super::hdf5::Hdf5Rows;
 use super::{MAX_WIDTH, WANT, why};
-use crate::data::map::Map;
+use crate::data::bytes::{Bytes, Session};
 use crate::data::problem::Problem;
+use crate::error::said;
 
 /// The types of elements that are told apart in feature files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Number {
 #[derive(Debug)]
 pub(super) enum Elements {
     /// In the file as they are: `start`, and the bytes from one index to the next, a dimension each.
-    Mapped { map: Arc<Map>, start: usize, strides: Vec<usize> },
+    Plain { bytes: Arc<Bytes>, start: usize, strides: Vec<usize> },
     /// In the file as characters below 256, row after row.
     Latin1(Latin1),
     /// In the file as a DEFLATE stream, row after row.
@@ -120,12 +121,12 @@ pub(super) fn row_major(shape: &[usize], number: Number) -> Vec<usize> {
 }
 
 impl Array {
-    /// An array whose elements lie in some bytes of a mapped file, `offset` bytes after their start.
-    pub(super) fn mapped(
+    /// An array whose elements lie in some bytes of a file as they are, `offset` bytes after their start.
+    pub(super) fn plain(
         name: &str,
         shape: Vec<usize>,
         number: Number,
-        map: &Arc<Map>,
+        bytes: &Arc<Bytes>,
         within: Range<usize>,
         offset: usize,
         strides: Vec<usize>,
@@ -133,11 +134,11 @@ impl Array {
         let outside =
             || format!("{name} of shape {shape:?} does not fit into the bytes that hold it; write the file again");
         let room = within.len();
-        let bytes = extent(&shape, number).ok_or_else(outside)?;
-        if bytes > room {
+        let size = extent(&shape, number).ok_or_else(outside)?;
+        if size > room {
             return Err(outside());
         }
-        if bytes > 0 {
+        if size > 0 {
             // The last byte of the last element.
             let steps = shape.iter().zip(&strides);
             let last = steps.map(|(&d, &stride)| (d - 1).checked_mul(stride));
@@ -146,8 +147,13 @@ impl Array {
                 return Err(outside());
             }
         }
-        let start = within.start + if bytes > 0 { offset } else { 0 };
-        Ok(Array { name: name.into(), shape, number, elements: Elements::Mapped { map: map.clone(), start, strides } })
+        let start = within.start + if size > 0 { offset } else { 0 };
+        Ok(Array {
+            name: name.into(),
+            shape,
+            number,
+            elements: Elements::Plain { bytes: bytes.clone(), start, strides },
+        })
     }
 
     /// The array as rows of features; a leading dimension of 1 is left out.
@@ -169,9 +175,9 @@ impl Array {
             return Err(why(path, format!("{tensor} of shape {shape:?} is larger than any memory")));
         }
         let elements = match elements {
-            Elements::Mapped { map, start, mut strides } if shape.len() == 3 => {
+            Elements::Plain { bytes, start, mut strides } if shape.len() == 3 => {
                 strides.remove(0);
-                Elements::Mapped { map, start, strides }
+                Elements::Plain { bytes, start, strides }
             }
             other => other,
         };
@@ -193,22 +199,36 @@ impl Matrix {
         self.width * self.number.bytes()
     }
 
-    /// Rows as they lie in the file.
-    pub(super) fn slice(&self, rows: Range<usize>) -> Option<&[u8]> {
-        let row = self.row_bytes();
+    /// Where the first row lies in the file, if rows lie there one after another.
+    fn in_order(&self) -> Option<(&Arc<Bytes>, usize)> {
         match &self.elements {
-            Elements::Mapped { map, start, strides } if strides[..] == [row, self.number.bytes()] => {
-                Some(&map[start + rows.start * row..start + rows.end * row])
+            Elements::Plain { bytes, start, strides } if strides[..] == [self.row_bytes(), self.number.bytes()] => {
+                Some((bytes, *start))
             }
             _ => None,
         }
     }
 
+    /// Rows as they lie in a mapped file.
+    pub(super) fn slice(&self, rows: Range<usize>) -> Option<&[u8]> {
+        let ((bytes, start), row) = (self.in_order()?, self.row_bytes());
+        bytes.slice(start + rows.start * row..start + rows.end * row)
+    }
+
+    /// Copies bytes of rows that lie one after another, from byte `from` of all on; none if they do not lie so.
+    pub(super) fn bytes(&self, from: usize, to: &mut [u8]) -> Option<Result<(), String>> {
+        let (bytes, start) = self.in_order()?;
+        Some(bytes.session().and_then(|session| session.read(start + from, to)))
+    }
+
     /// The bytes that are best read at once.
     pub(super) fn block(&self) -> usize {
-        match self.elements {
+        match &self.elements {
             // Large enough to be worth a task, small enough to share a long bag among threads.
-            Elements::Mapped { .. } | Elements::Latin1(_) => 1 << 20,
+            Elements::Plain { bytes, .. } if bytes.is_mapped() => 1 << 20,
+            Elements::Latin1(_) => 1 << 20,
+            // Each block opens the file anew.
+            Elements::Plain { .. } => 4 << 20,
             // Each block looks for its chunks anew.
             Elements::Hdf5(_) => 8 << 20,
             // Each block inflates all that lies before it.
@@ -218,40 +238,74 @@ impl Matrix {
 
     /// Copies rows into exactly as many bytes.
     pub(super) fn read(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), String> {
+        self.pick(&[rows], to)
+    }
+
+    /// Copies some ranges of rows, ascending and apart, one after another into exactly as many bytes.
+    pub(super) fn pick(&self, runs: &[Range<usize>], to: &mut [u8]) -> Result<(), String> {
         if to.is_empty() {
             return Ok(());
         }
-        if let Some(bytes) = self.slice(rows.clone()) {
-            to.copy_from_slice(bytes);
-            return Ok(());
-        }
+        let row = self.row_bytes();
         match &self.elements {
-            Elements::Mapped { map, start, strides } => {
-                let bytes = self.number.bytes();
-                for (row, to) in rows.zip(to.chunks_exact_mut(self.row_bytes())) {
-                    let first = start + row * strides[0];
-                    if strides[1] == bytes {
-                        to.copy_from_slice(&map[first..first + to.len()]);
-                        continue;
-                    }
-                    for (column, to) in to.chunks_exact_mut(bytes).enumerate() {
-                        let at = first + column * strides[1];
-                        to.copy_from_slice(&map[at..at + bytes]);
+            Elements::Plain { bytes, start, strides } => {
+                let (session, mut left) = (bytes.session()?, to);
+                for run in runs {
+                    let (to, rest) = left.split_at_mut(run.len() * row);
+                    left = rest;
+                    if self.in_order().is_some() {
+                        session.read(start + run.start * row, to)?;
+                    } else {
+                        self.strided(&session, *start, [strides[0], strides[1]], run.clone(), to)?;
                     }
                 }
                 Ok(())
             }
-            Elements::Latin1(text) => text.read(rows.start * self.row_bytes(), to),
-            Elements::Inflated(stream) => stream.read(rows.start * self.row_bytes(), to),
-            Elements::Hdf5(chunks) => chunks.read(rows, self.number.bytes(), to),
+            Elements::Latin1(text) => text.read(runs, row, to),
+            Elements::Inflated(stream) => stream.read(runs, row, to),
+            Elements::Hdf5(chunks) => chunks.read(runs, self.number.bytes(), row, to),
         }
+    }
+
+    /// Copies rows that do not lie one after another.
+    fn strided(
+        &self,
+        session: &Session<'_>,
+        start: usize,
+        [by_row, by_column]: [usize; 2],
+        rows: Range<usize>,
+        to: &mut [u8],
+    ) -> Result<(), String> {
+        let (bytes, row) = (self.number.bytes(), self.row_bytes());
+        if by_row == bytes && by_column != bytes {
+            // Column after column: what is wanted of each lies together.
+            let mut column = vec![0; rows.len() * bytes];
+            for c in 0..self.width {
+                session.read(start + rows.start * by_row + c * by_column, &mut column)?;
+                for (from, to) in column.chunks_exact(bytes).zip(to.chunks_exact_mut(row)) {
+                    to[c * bytes..(c + 1) * bytes].copy_from_slice(from);
+                }
+            }
+            return Ok(());
+        }
+        for (r, to) in rows.zip(to.chunks_exact_mut(row)) {
+            let first = start + r * by_row;
+            if by_column == bytes {
+                session.read(first, to)?;
+                continue;
+            }
+            for (c, to) in to.chunks_exact_mut(bytes).enumerate() {
+                session.read(first + c * by_column, to)?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// Bytes that were written as characters: UTF-8 of the first 256.
 #[derive(Debug)]
 pub(super) struct Latin1 {
-    map: Arc<Map>,
+    bytes: Arc<Bytes>,
     /// Where every [`MARK`](Self::MARK)th character starts in the file, and the end.
     marks: Vec<usize>,
 }
@@ -259,70 +313,105 @@ pub(super) struct Latin1 {
 impl Latin1 {
     const MARK: usize = 1 << 16;
 
-    /// Looks at the whole text once: it must hold exactly `bytes` characters below 256.
-    pub(super) fn new(map: &Arc<Map>, text: Range<usize>, bytes: usize) -> Result<Latin1, String> {
-        let mut marks = Vec::new();
-        let (mut at, mut count) = (text.start, 0);
-        while at < text.end {
+    /// Looks at the whole text once: it must hold exactly `size` characters below 256.
+    pub(super) fn new(bytes: &Arc<Bytes>, text: Range<usize>, size: usize) -> Result<Latin1, String> {
+        let (mut marks, mut count) = (Vec::new(), 0);
+        characters(&mut *bytes.reader(text.clone())?, |_, at| {
             if count % Latin1::MARK == 0 {
-                marks.push(at);
+                marks.push(text.start + at);
             }
-            (_, at) = character(&map[..text.end], at).ok_or("the array is not written as bytes")?;
             count += 1;
-        }
+            true
+        })?;
         marks.push(text.end);
-        if count != bytes {
-            return Err(format!("{count} bytes of an array that needs {bytes}; write the file again"));
+        if count != size {
+            return Err(format!("{count} bytes of an array that needs {size}; write the file again"));
         }
-        Ok(Latin1 { map: map.clone(), marks })
+        Ok(Latin1 { bytes: bytes.clone(), marks })
     }
 
-    fn read(&self, from: usize, to: &mut [u8]) -> Result<(), String> {
-        let mut at = self.marks[from / Latin1::MARK];
-        let end = self.marks[self.marks.len() - 1];
-        let mut next = || {
-            let (byte, after) = character(&self.map[..end], at)?;
-            at = after;
-            Some(byte)
-        };
-        for _ in 0..from % Latin1::MARK {
-            next();
-        }
-        for to in to {
-            *to = next().ok_or("the file has changed")?;
+    fn read(&self, runs: &[Range<usize>], row: usize, to: &mut [u8]) -> Result<(), String> {
+        let (end, mut left, mut runs) = (self.marks[self.marks.len() - 1], to, runs);
+        while let [first, ..] = runs {
+            // Runs between which no mark lies are read in one go.
+            let go_on = |pair: &&[Range<usize>]| (pair[1].start - pair[0].end) * row < Latin1::MARK;
+            let together = 1 + runs.windows(2).take_while(go_on).count();
+            let (now, later) = runs.split_at(together);
+            let (to, rest) = left.split_at_mut(now.iter().map(|run| run.len() * row).sum());
+            let mark = first.start * row / Latin1::MARK;
+            let (mut at, mut wanted) = (mark * Latin1::MARK, now.iter().flat_map(|run| run.start * row..run.end * row));
+            let (mut next, mut to) = (wanted.next(), to.iter_mut());
+            characters(&mut *self.bytes.reader(self.marks[mark]..end)?, |byte, _| {
+                if next == Some(at) {
+                    *to.next().expect("room for what is wanted") = byte;
+                    next = wanted.next();
+                }
+                at += 1;
+                next.is_some()
+            })?;
+            if next.is_some() {
+                return Err("the file has changed".into());
+            }
+            (left, runs) = (rest, later);
         }
         Ok(())
     }
 }
 
-/// The character below 256 that starts at a byte, and where the next one starts.
-fn character(text: &[u8], at: usize) -> Option<(u8, usize)> {
-    match *text.get(at..)? {
-        [low @ 0..0x80, ..] => Some((low, at + 1)),
-        [lead @ 0xc2..=0xc3, rest @ 0x80..0xc0, ..] => Some((lead << 6 | rest & 0x3f, at + 2)),
-        _ => None,
+/// Gives each character below 256 and where it starts, until `each` wants no more.
+fn characters(text: &mut dyn BufRead, mut each: impl FnMut(u8, usize) -> bool) -> Result<(), String> {
+    let other = || Err("the array is not written as bytes".to_owned());
+    let (mut at, mut lead) = (0, None);
+    loop {
+        let piece = text.fill_buf().map_err(|e| said(&e))?;
+        if piece.is_empty() {
+            return if lead.is_none() { Ok(()) } else { other() };
+        }
+        for &byte in piece {
+            let more = match (lead.take(), byte) {
+                (None, 0..0x80) => each(byte, at),
+                (None, 0xc2..=0xc3) => {
+                    lead = Some(byte);
+                    true
+                }
+                (Some(lead), 0x80..0xc0) => each(lead << 6 | byte & 0x3f, at - 1),
+                _ => return other(),
+            };
+            if !more {
+                return Ok(());
+            }
+            at += 1;
+        }
+        let read = piece.len();
+        text.consume(read);
     }
 }
 
 /// A DEFLATE stream in a file. There is no way into its middle: what lies before is inflated and thrown away.
 #[derive(Debug)]
 pub(super) struct Inflated {
-    pub(super) map: Arc<Map>,
+    pub(super) bytes: Arc<Bytes>,
     pub(super) deflated: Range<usize>,
     /// The bytes of the stream before the first element.
     pub(super) skip: usize,
 }
 
 impl Inflated {
-    fn read(&self, from: usize, to: &mut [u8]) -> Result<(), String> {
-        let mut stream = DeflateDecoder::new(&self.map[self.deflated.clone()]);
-        let before = (self.skip + from) as u64;
-        let wrong = |e: std::io::Error| format!("its compression is damaged: {}", crate::error::said(&e));
-        let skipped = std::io::copy(&mut stream.by_ref().take(before), &mut std::io::sink()).map_err(wrong)?;
-        if skipped < before {
-            return Err("its compressed part ends too early".into());
+    fn read(&self, runs: &[Range<usize>], row: usize, to: &mut [u8]) -> Result<(), String> {
+        let mut stream = DeflateDecoder::new(self.bytes.reader(self.deflated.clone())?);
+        let wrong = |e: std::io::Error| format!("its compression is damaged: {}", said(&e));
+        let (mut at, mut left) = (0, to);
+        for run in runs {
+            let before = (self.skip + run.start * row - at) as u64;
+            let skipped = std::io::copy(&mut stream.by_ref().take(before), &mut std::io::sink()).map_err(wrong)?;
+            if skipped < before {
+                return Err("its compressed part ends too early".into());
+            }
+            let (to, rest) = left.split_at_mut(run.len() * row);
+            stream.read_exact(to).map_err(wrong)?;
+            (at, left) = (self.skip + run.end * row, rest);
         }
-        stream.read_exact(to).map_err(wrong)
+        Ok(())
     }
 }
 
@@ -354,14 +443,18 @@ mod tests {
     #[test]
     fn characters_below_256_are_bytes_and_others_are_none() {
         let text: String = (0..=255u8).map(char::from).collect();
-        let mut at = 0;
-        for byte in 0..=255 {
-            let (found, next) = character(text.as_bytes(), at).unwrap();
-            assert_eq!(found, byte);
-            at = next;
-        }
-        assert_eq!(at, text.len());
-        assert!(["\u{100}", "€"].iter().all(|text| character(text.as_bytes(), 0).is_none()));
-        assert!(character(&[0xc3], 0).is_none() && character(&[0x80], 0).is_none());
+        // Read in pieces of three bytes, so that characters are cut.
+        let bytes_of = |text: &[u8]| {
+            let mut found = Vec::new();
+            characters(&mut std::io::BufReader::with_capacity(3, text), |byte, at| {
+                found.push((byte, at));
+                true
+            })
+            .map(|()| found)
+        };
+        let starts = text.char_indices().map(|(at, _)| at);
+        assert_eq!(bytes_of(text.as_bytes()).unwrap(), (0..=255).zip(starts).collect::<Vec<_>>());
+        assert!(["\u{100}", "€"].iter().all(|text| bytes_of(text.as_bytes()).is_err()));
+        assert!(bytes_of(&[0xc3]).is_err() && bytes_of(&[0x80]).is_err());
     }
 }

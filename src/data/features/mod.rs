@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::map::Map;
+use super::bytes::{Bytes, Reading};
 use super::problem::{Problem, Problems};
 use super::tensors::TensorFile;
 use crate::element::Feature;
@@ -132,7 +132,7 @@ impl Found {
     }
 }
 
-/// An opened file of patch features, `[rows, width]`. The file is mapped; rows are read when they are asked for.
+/// An opened file of patch features, `[rows, width]`. Rows are read when they are asked for.
 #[derive(Debug)]
 pub struct FeatureFile {
     path: PathBuf,
@@ -158,11 +158,14 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(file: &[u8]) -> Kind {
+    fn of(file: &Bytes) -> Result<Kind, String> {
+        /// More than any beginning that is looked for.
+        const BEGINNING: usize = 64;
         const PROTOCOL: u8 = 0x80;
         // The number 0x1950a86a20f9469cfc6c that torch wrote first, as a pickle.
         const LEGACY: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-        match file {
+        let start = file.up_to(0, BEGINNING)?;
+        Ok(match &*start {
             [] => Kind::Other("is empty; copy or write the file again"),
             [b'P', b'K', 3 | 5, 4 | 6, ..] => Kind::Zip,
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Kind::Npy,
@@ -173,13 +176,13 @@ impl Kind {
             [PROTOCOL, 0..=5, ..] => Kind::Other(
                 "is a pickle of Python on its own, which is not read; save the array with numpy.save or torch.save",
             ),
-            _ if file.starts_with(b"version https://git-lfs") => {
+            _ if start.starts_with(b"version https://git-lfs") => {
                 Kind::Other("is a pointer of git-lfs and not the file; get the file with git lfs pull")
             }
-            _ if hdf5::begins(file) => Kind::Hdf5,
+            _ if hdf5::begins(file)? => Kind::Hdf5,
             [_, _, _, _, _, _, _, _, b'{', ..] => Kind::Safetensors,
             _ => Kind::Other("is none of HDF5, .pt of torch, npy, npz and safetensors"),
-        }
+        })
     }
 }
 
@@ -194,20 +197,30 @@ impl FeatureFile {
     /// # Errors
     /// [`Error::Data`](crate::Error::Data) with one problem that says what the file is and what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<FeatureFile> {
-        FeatureFile::read(path.as_ref()).map_err(|problem| Problems(vec![problem]).into())
+        FeatureFile::open_by(path, Reading::default())
     }
 
-    pub(super) fn read(path: &Path) -> Result<FeatureFile, Problem> {
-        let map = Map::open(path).map_err(|e| Problem::Unreadable { file: path.into(), why: said(&e) })?;
-        let map = Arc::new(map);
-        let found = match Kind::of(&map) {
-            Kind::Safetensors => safetensors::found(&TensorFile::of(path, map)?)?,
-            Kind::Hdf5 => h5::found(path, map)?,
-            Kind::Zip => zip::found(path, &map)?,
-            Kind::Npy => npy::found(path, &map)?,
+    /// Like [`open`](Self::open), with a choice of how it is read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(path: impl AsRef<Path>, reading: Reading) -> Result<FeatureFile> {
+        FeatureFile::read(path.as_ref(), reading).map_err(|problem| Problems(vec![problem]).into())
+    }
+
+    pub(super) fn read(path: &Path, reading: Reading) -> Result<FeatureFile, Problem> {
+        let unreadable = |why| Problem::Unreadable { file: path.into(), why };
+        let bytes = Arc::new(Bytes::open(path, reading).map_err(|e| unreadable(said(&e)))?);
+        let found = match Kind::of(&bytes).map_err(unreadable)? {
+            Kind::Safetensors => safetensors::found(&TensorFile::of(path, bytes.clone())?)?,
+            Kind::Hdf5 => h5::found(path, bytes.clone())?,
+            Kind::Zip => zip::found(path, &bytes)?,
+            Kind::Npy => npy::found(path, &bytes)?,
             Kind::Other(sentence) => return Err(why(path, sentence)),
         };
-        FeatureFile::of(path, found)
+        let file = FeatureFile::of(path, found);
+        bytes.rest();
+        file
     }
 
     /// The features of a safetensors file whose other tensors are used too.
@@ -316,9 +329,8 @@ impl FeatureFile {
     pub(super) fn rows_into(&self, rows: Range<usize>, to: &mut [u8]) -> Result<(), Problem> {
         assert!(rows.start <= rows.end && rows.end <= self.matrix.rows, "rows that the file has");
         assert_eq!(to.len(), rows.len() * self.row_bytes(), "room for the rows");
-        let damaged = |e: String| why(&self.path, format!("{} cannot be read: {e}", self.tensor));
         if self.matrix.number != Number::F64 {
-            return self.matrix.read(rows, to).map_err(damaged);
+            return self.matrix.read(rows, to).map_err(|e| self.damaged(&e));
         }
         if to.is_empty() {
             return Ok(());
@@ -329,11 +341,17 @@ impl FeatureFile {
         for (first, to) in rows.clone().step_by(step).zip(to.chunks_mut(step * self.row_bytes())) {
             let n = to.len() / size_of::<f32>();
             let some = first..(first + step).min(rows.end);
-            self.matrix.read(some, bytemuck::cast_slice_mut(&mut doubles[..n])).map_err(damaged)?;
+            let read = self.matrix.read(some, bytemuck::cast_slice_mut(&mut doubles[..n]));
+            read.map_err(|e| self.damaged(&e))?;
             f64::to_f32(&doubles[..n], &mut floats[..n]);
             to.copy_from_slice(bytemuck::cast_slice(&floats[..n]));
         }
         Ok(())
+    }
+
+    /// A sentence about rows that cannot be read.
+    fn damaged(&self, e: &str) -> Problem {
+        why(&self.path, format!("{} cannot be read: {e}", self.tensor))
     }
 
     /// Rows as they lie in the file, where they can be used without being copied.
@@ -346,17 +364,32 @@ impl FeatureFile {
         (self.matrix.block() / self.row_bytes().max(1)).max(1)
     }
 
+    /// Bytes of some rows, one run after another: ranges of the bytes that [`bytes_into`](Self::bytes_into) counts,
+    /// ascending and apart, each of whole rows.
+    pub(super) fn runs_into(&self, runs: &[Range<usize>], to: &mut [u8]) -> Result<(), Problem> {
+        let row_bytes = self.row_bytes();
+        let rows: Vec<Range<usize>> = runs.iter().map(|run| run.start / row_bytes..run.end / row_bytes).collect();
+        if self.matrix.number != Number::F64 {
+            return self.matrix.pick(&rows, to).map_err(|e| self.damaged(&e));
+        }
+        let mut doubles = vec![0f64; to.len() / size_of::<f32>()];
+        self.matrix.pick(&rows, bytemuck::cast_slice_mut(&mut doubles)).map_err(|e| self.damaged(&e))?;
+        let mut floats = vec![0f32; doubles.len()];
+        f64::to_f32(&doubles, &mut floats);
+        to.copy_from_slice(bytemuck::cast_slice(&floats));
+        Ok(())
+    }
+
     /// Bytes of the matrix of rows, one after another, from byte `from` on.
     pub(super) fn bytes_into(&self, from: usize, to: &mut [u8]) -> Result<(), Problem> {
         let row_bytes = self.row_bytes();
         if to.is_empty() {
             return Ok(());
         }
-        let (first, last) = (from / row_bytes, (from + to.len()).div_ceil(row_bytes));
-        if let Some(all) = self.slice(first..last) {
-            let skip = from - first * row_bytes;
-            to.copy_from_slice(&all[skip..skip + to.len()]);
-            return Ok(());
+        if self.matrix.number != Number::F64
+            && let Some(read) = self.matrix.bytes(from, to)
+        {
+            return read.map_err(|e| self.damaged(&e));
         }
         let (mut at, mut left) = (from, to);
         let mut row = vec![0; row_bytes];

@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use flate2::read::DeflateDecoder;
+use flate2::bufread::DeflateDecoder;
 
 use super::matrix::{Array, Elements, Inflated, Number, extent, row_major};
 use super::zip::Member;
 use super::{Dialect, Found, why};
-use crate::data::map::Map;
+use crate::data::bytes::Bytes;
 use crate::data::problem::Problem;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -22,17 +22,17 @@ const MAX_DEFLATE: u64 = 1032;
 const MAX_INFLATED: u64 = 1 << 30;
 
 /// One array in a file.
-pub(super) fn found(path: &Path, map: &Arc<Map>) -> Result<Found, Problem> {
-    let array = array("the array", map, 0..map.len()).map_err(|e| why(path, e))?;
+pub(super) fn found(path: &Path, bytes: &Arc<Bytes>) -> Result<Found, Problem> {
+    let array = array("the array", bytes, 0..bytes.len()).map_err(|e| why(path, e))?;
     Ok(Found::plain(Dialect::Npy, array))
 }
 
 /// The arrays of an archive: the features are called so, or are the only one besides `coords`.
-pub(super) fn archive(path: &Path, map: &Arc<Map>, members: &[Member]) -> Result<Found, Problem> {
+pub(super) fn archive(path: &Path, bytes: &Arc<Bytes>, members: &[Member]) -> Result<Found, Problem> {
     let stem = |member: &Member| member.name.strip_suffix(".npy").map(str::to_owned);
     let arrays: Vec<(String, &Member)> = members.iter().filter_map(|m| Some((stem(m)?, m))).collect();
     let open = |(name, member): &(String, &Member)| {
-        if member.deflated { inflated(name, map, member) } else { array(name, map, member.bytes.clone()) }
+        if member.deflated { inflated(name, bytes, member) } else { array(name, bytes, member.bytes.clone()) }
             .map_err(|e| why(path, e))
     };
     let features = super::torch::choose(arrays.iter().map(|(name, _)| name.as_str()));
@@ -52,15 +52,14 @@ struct Header {
     start: usize,
 }
 
-fn array(name: &str, map: &Arc<Map>, within: Range<usize>) -> Result<Array, String> {
-    let bytes = &map[within.clone()];
-    let header = header(name, &bytes[..bytes.len().min(MAX_HEADER)])?;
+fn array(name: &str, bytes: &Arc<Bytes>, within: Range<usize>) -> Result<Array, String> {
+    let header = header(name, &bytes.get(within.start..within.end.min(within.start + MAX_HEADER))?)?;
     let want = extent(&header.shape, header.number).and_then(|n| n.checked_add(header.start));
-    if want != Some(bytes.len()) {
+    if want != Some(within.len()) {
         let want = want.map_or("more than any file has".into(), |n| n.to_string());
         return Err(format!(
             "{name} has {} bytes, but its header asks for {want}; copy or write the file again",
-            bytes.len()
+            within.len()
         ));
     }
     let Header { shape, number, by_columns, start } = header;
@@ -70,10 +69,10 @@ fn array(name: &str, map: &Arc<Map>, within: Range<usize>) -> Result<Array, Stri
     } else {
         row_major(&shape, number)
     };
-    Array::mapped(name, shape, number, map, within.start + start..within.end, 0, strides)
+    Array::plain(name, shape, number, bytes, within.start + start..within.end, 0, strides)
 }
 
-fn inflated(name: &str, map: &Arc<Map>, member: &Member) -> Result<Array, String> {
+fn inflated(name: &str, bytes: &Arc<Bytes>, member: &Member) -> Result<Array, String> {
     let packed = member.bytes.len() as u64;
     if member.size > packed.saturating_mul(MAX_DEFLATE) {
         return Err(format!("{name} claims {} bytes out of {packed}, more than its compression can give", member.size));
@@ -82,7 +81,7 @@ fn inflated(name: &str, map: &Arc<Map>, member: &Member) -> Result<Array, String
         return Err(format!("{name} is compressed, which is read up to 1 GiB; save it with numpy.savez"));
     }
     let mut start = Vec::new();
-    let stream = DeflateDecoder::new(&map[member.bytes.clone()]);
+    let stream = DeflateDecoder::new(bytes.reader(member.bytes.clone())?);
     let read = stream.take(member.size.min(MAX_HEADER as u64)).read_to_end(&mut start);
     read.map_err(|_| format!("the compression of {name} is damaged; write the file again"))?;
     let Header { shape, number, by_columns, start: skip } = header(name, &start)?;
@@ -93,7 +92,7 @@ fn inflated(name: &str, map: &Arc<Map>, member: &Member) -> Result<Array, String
     if want != Some(member.size) {
         return Err(format!("{name} has {} bytes, but its header asks for others; write the file again", member.size));
     }
-    let elements = Elements::Inflated(Inflated { map: map.clone(), deflated: member.bytes.clone(), skip });
+    let elements = Elements::Inflated(Inflated { bytes: bytes.clone(), deflated: member.bytes.clone(), skip });
     Ok(Array { name: name.into(), shape, number, elements })
 }
 

@@ -4,13 +4,19 @@
 //! that tensors and arrays are made of, which build a description of them and call nothing. Anything else is refused by
 //! its name. Texts and bytes stay where they are in the file: nodes have their places.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::matrix::Number;
+use crate::data::bytes::Bytes;
 
 /// A file of features takes dozens, the weights of a large model some hundred thousand.
 const MAX_OPERATIONS: usize = 1_000_000;
+/// Longer than any name of a tensor, a type or a function.
+pub(super) const MAX_NAME: usize = 1 << 16;
+/// What is read of a pickle at once. Arrays within it are not read here.
+const WINDOW: usize = 1 << 17;
 
 /// A value, by its index.
 pub(super) type Id = usize;
@@ -104,10 +110,16 @@ impl Pickled {
     }
 }
 
-/// Runs a pickle.
-pub(super) fn read(pickle: &[u8]) -> Result<Pickled, String> {
-    let mut machine =
-        Machine { pickle, at: 0, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+/// Runs a pickle, which lies somewhere in a file.
+pub(super) fn read(file: &Bytes, pickle: Range<usize>) -> Result<Pickled, String> {
+    let mut machine = Machine {
+        pickle: Window { file, pickle, seen: Cow::Borrowed(&[]), from: 0 },
+        at: 0,
+        nodes: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+    };
     for _ in 0..MAX_OPERATIONS {
         if let Some(root) = machine.step()? {
             return Ok(Pickled { nodes: machine.nodes, root });
@@ -116,8 +128,37 @@ pub(super) fn read(pickle: &[u8]) -> Result<Pickled, String> {
     Err(format!("its pickle has more than {MAX_OPERATIONS} operations, so it is no file of features"))
 }
 
+/// The part of a pickle that was read last.
+struct Window<'a> {
+    file: &'a Bytes,
+    /// Where the pickle lies in the file.
+    pickle: Range<usize>,
+    seen: Cow<'a, [u8]>,
+    /// Where in the pickle the part starts.
+    from: usize,
+}
+
+impl Window<'_> {
+    fn len(&self) -> usize {
+        self.pickle.len()
+    }
+
+    /// Some bytes of the pickle, at most [`MAX_NAME`].
+    fn bytes(&mut self, span: Span) -> Result<&[u8], String> {
+        if span.len() > MAX_NAME || span.end > self.len() {
+            return Err(cut());
+        }
+        if span.start < self.from || span.end > self.from + self.seen.len() {
+            let start = self.pickle.start + span.start;
+            self.seen = self.file.get(start..self.pickle.end.min(start + WINDOW))?;
+            self.from = span.start;
+        }
+        Ok(&self.seen[span.start - self.from..span.end - self.from])
+    }
+}
+
 struct Machine<'a> {
-    pickle: &'a [u8],
+    pickle: Window<'a>,
     at: usize,
     nodes: Vec<Node>,
     stack: Vec<Id>,
@@ -140,7 +181,7 @@ impl Machine<'_> {
 
     fn number(&mut self, bytes: u64) -> Result<u64, String> {
         let span = self.take(bytes)?;
-        Ok(self.pickle[span].iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)))
+        Ok(self.pickle.bytes(span)?.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)))
     }
 
     /// A text or bytes behind its length.
@@ -150,10 +191,11 @@ impl Machine<'_> {
     }
 
     fn line(&mut self) -> Result<String, String> {
-        let length = self.pickle[self.at..].iter().position(|&byte| byte == b'\n').ok_or_else(cut)?;
-        let span = self.take(length as u64)?;
-        self.at += 1;
-        Ok(String::from_utf8_lossy(&self.pickle[span]).into_owned())
+        let rest = self.pickle.bytes(self.at..self.pickle.len().min(self.at + MAX_NAME))?;
+        let length = rest.iter().position(|&byte| byte == b'\n').ok_or_else(cut)?;
+        let line = String::from_utf8_lossy(&rest[..length]).into_owned();
+        self.at += length + 1;
+        Ok(line)
     }
 
     fn push(&mut self, node: Node) {
@@ -195,9 +237,9 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn text(&self, id: Id) -> Result<&str, String> {
+    fn text(&mut self, id: Id) -> Result<&str, String> {
         match &self.nodes[id] {
-            Node::Text(span) => std::str::from_utf8(&self.pickle[span.clone()]).map_err(|_| cut()),
+            Node::Text(span) => std::str::from_utf8(self.pickle.bytes(span.clone())?).map_err(|_| cut()),
             _ => Err(cut()),
         }
     }
@@ -390,7 +432,8 @@ impl Machine<'_> {
     fn call(&mut self) -> Result<(), String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let Node::Global(function) = self.nodes[function] else { return Err(cut()) };
-        let made = match (function, self.items(arguments)?) {
+        let arguments = self.items(arguments)?.to_vec();
+        let made = match (function, &arguments[..]) {
             (Global::OrderedDict, []) => Node::Dict(Vec::new()),
             (Global::RebuildTensor, &[storage, offset, shape, strides, ..])
                 if matches!(self.nodes[storage], Node::Storage { .. }) =>

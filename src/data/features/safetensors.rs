@@ -22,6 +22,6 @@ fn array(file: &TensorFile, name: &str, info: &Info) -> Result<Array, Problem> {
         return Err(Problem::Dtype { file: path, tensor, want: "F32, F16, BF16 or F64", got: info.dtype.clone() });
     };
     let strides = row_major(&info.shape, number);
-    Array::mapped(name, info.shape.clone(), number, file.map(), info.range.clone(), 0, strides)
+    Array::plain(name, info.shape.clone(), number, file.file(), info.range.clone(), 0, strides)
         .map_err(|e| why(&file.path, e))
 }

@@ -8,13 +8,15 @@ use super::matrix::{Array, Elements, Latin1, Number, extent, row_major};
 use super::pickle::{self, Node, Pickled};
 use super::zip::Member;
 use super::{Dialect, Found, npy, why};
-use crate::data::map::Map;
+use crate::data::bytes::Bytes;
 use crate::data::problem::Problem;
 
 const PICKLE: &str = "data.pkl";
 /// What features may be called, the likeliest first.
 const FEATURES: [&str; 3] = ["features", "feats", "feature"];
 const COORDS: &str = "coords";
+/// The byte order that is read, as torch writes it.
+const LITTLE: &[u8] = b"little";
 
 /// Whether a member of an archive is the pickle of torch.
 pub(super) fn is_pickle(name: &str) -> bool {
@@ -31,7 +33,7 @@ pub(super) fn choose<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option
     })
 }
 
-pub(super) fn found(path: &Path, map: &Arc<Map>, members: &[Member]) -> Result<Found, Problem> {
+pub(super) fn found(path: &Path, bytes: &Arc<Bytes>, members: &[Member]) -> Result<Found, Problem> {
     let refuse = |sentence: String| why(path, sentence);
     let mut pickles = members.iter().filter(|m| is_pickle(&m.name));
     let (Some(pickle), None) = (pickles.next(), pickles.next()) else {
@@ -47,25 +49,26 @@ pub(super) fn found(path: &Path, map: &Arc<Map>, members: &[Member]) -> Result<F
         ));
     }
     let order = members.iter().find(|m| m.name.strip_prefix(folder) == Some("byteorder"));
-    if order.is_some_and(|m| map[m.bytes.clone()] != *b"little") {
+    let little = |m: &Member| Ok(m.bytes.len() == LITTLE.len() && *bytes.get(m.bytes.clone())? == *LITTLE);
+    if !order.map_or(Ok(true), little).map_err(refuse)? {
         return Err(refuse("is big-endian, which is not read; save it on another machine".into()));
     }
-    let pickled = pickle::read(&map[pickle.bytes.clone()]).map_err(refuse)?;
-    let torch = Torch { map, members, folder, pickled: &pickled, at: pickle.bytes.clone() };
+    let pickled = pickle::read(bytes, pickle.bytes.clone()).map_err(refuse)?;
+    let torch = Torch { bytes, members, folder, pickled: &pickled, at: pickle.bytes.clone() };
     match pickled.root() {
         root @ Node::Tensor { .. } => {
             Ok(Found::plain(Dialect::Torch, torch.array("the tensor", root).map_err(refuse)?))
         }
         root @ Node::Array(_) => Ok(Found::plain(Dialect::TorchNumpy, torch.array("the array", root).map_err(refuse)?)),
         Node::Dict(entries) => {
-            let named: Vec<(&str, &Node)> =
+            let named: Vec<(String, &Node)> =
                 entries.iter().filter_map(|&(key, value)| torch.entry(key, value)).collect();
-            let Some(features) = choose(named.iter().map(|(name, _)| *name)) else {
-                let has = named.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let Some(features) = choose(named.iter().map(|(name, _)| name.as_str())) else {
+                let has = named.into_iter().map(|(name, _)| name).collect();
                 return Err(Problem::MissingTensor { file: path.into(), tensor: FEATURES[0].into(), has });
             };
-            let open = |&(name, node): &(&str, &Node)| torch.array(name, node).map_err(refuse);
-            let coords = named.iter().find(|(name, _)| *name == COORDS).map(open).transpose()?;
+            let open = |(name, node): &(String, &Node)| torch.array(name, node).map_err(refuse);
+            let coords = named.iter().find(|(name, _)| name == COORDS).map(open).transpose()?;
             Ok(Found::plain(Dialect::TorchDictionary, open(&named[features])?).places(coords))
         }
         Node::List(items) | Node::Tuple(items) => Err(refuse(format!(
@@ -77,7 +80,7 @@ pub(super) fn found(path: &Path, map: &Arc<Map>, members: &[Member]) -> Result<F
 }
 
 struct Torch<'a> {
-    map: &'a Arc<Map>,
+    bytes: &'a Arc<Bytes>,
     members: &'a [Member],
     folder: &'a str,
     pickled: &'a Pickled,
@@ -86,16 +89,17 @@ struct Torch<'a> {
 }
 
 impl<'a> Torch<'a> {
-    fn bytes(&self, span: &Range<usize>) -> &'a [u8] {
-        &self.map[self.at.clone()][span.clone()]
-    }
-
-    fn text(&self, span: &Range<usize>) -> Result<&'a str, String> {
-        std::str::from_utf8(self.bytes(span)).map_err(|_| "its pickle has a name that is no text".into())
+    fn text(&self, span: &Range<usize>) -> Result<String, String> {
+        let no_text = || "its pickle has a name that is no text".to_owned();
+        if span.len() > pickle::MAX_NAME {
+            return Err(no_text());
+        }
+        let text = self.bytes.get(self.at.start + span.start..self.at.start + span.end)?;
+        String::from_utf8(text.into_owned()).map_err(|_| no_text())
     }
 
     /// A named tensor or array of a dictionary.
-    fn entry(&self, key: usize, value: usize) -> Option<(&'a str, &'a Node)> {
+    fn entry(&self, key: usize, value: usize) -> Option<(String, &'a Node)> {
         let (Node::Text(key), value @ (Node::Tensor { .. } | Node::Array(_))) =
             (self.pickled.node(key), self.pickled.node(value))
         else {
@@ -111,13 +115,13 @@ impl<'a> Torch<'a> {
                 let Node::Storage { number, key } = self.pickled.node(*storage) else {
                     unreachable!("it was looked at")
                 };
-                self.tensor(name, *number, self.text(key)?, *offset, sizes(shape), &sizes(strides))
+                self.tensor(name, *number, &self.text(key)?, *offset, sizes(shape), &sizes(strides))
             }
             Node::Array(Some((shape, dtype, by_columns, data))) => {
                 let Node::Dtype { kind, order } = self.pickled.node(*dtype) else {
                     return Err(format!("{name} is an array without a type; save it again"));
                 };
-                let order = order.as_ref().map_or(Ok("<"), |order| self.text(order))?;
+                let order = order.as_ref().map_or(Ok("<".into()), |order| self.text(order))?;
                 let number = npy::number(name, &format!("{order}{}", self.text(kind)?))?;
                 self.numpy(name, number, sizes(shape), *by_columns, self.pickled.node(*data))
             }
@@ -148,7 +152,7 @@ impl<'a> Torch<'a> {
         let scaled = |n: usize| n.saturating_mul(number.bytes());
         let offset = usize::try_from(offset).map_or(usize::MAX, scaled);
         let strides = strides.iter().map(|&n| scaled(n)).collect();
-        Array::mapped(name, shape, number, self.map, member.bytes.clone(), offset, strides)
+        Array::plain(name, shape, number, self.bytes, member.bytes.clone(), offset, strides)
     }
 
     fn numpy(
@@ -170,12 +174,12 @@ impl<'a> Torch<'a> {
         match data {
             // Characters take up to twice the bytes.
             Node::Encoded(text) if text.len() >= bytes => {
-                let elements = Elements::Latin1(Latin1::new(self.map, within(text), bytes)?);
+                let elements = Elements::Latin1(Latin1::new(self.bytes, within(text), bytes)?);
                 Ok(Array { name: name.into(), shape, number, elements })
             }
             Node::Bytes(span) if span.len() == bytes => {
                 let strides = row_major(&shape, number);
-                Array::mapped(name, shape, number, self.map, within(span), 0, strides)
+                Array::plain(name, shape, number, self.bytes, within(span), 0, strides)
             }
             Node::Encoded(_) | Node::Bytes(_) => Err(larger()),
             _ => Err(format!("{name} holds objects of Python and not numbers; save an array of numbers")),

@@ -5,11 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Found, npy, torch, why};
-use crate::data::map::Map;
+use crate::data::bytes::Bytes;
 use crate::data::problem::Problem;
 
 /// More members than any archive of tensors has.
 const MAX_MEMBERS: u64 = 1 << 20;
+/// The directory of so many members with names of usual lengths.
+const MAX_DIRECTORY: usize = 256 << 20;
+/// A member begins with so many bytes, its name and fields that some tools add.
+const LOCAL_HEADER: usize = 30;
 const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
 const LOCATOR_64: &[u8] = b"PK\x06\x07";
@@ -28,12 +32,12 @@ pub(super) struct Member {
 }
 
 /// Whichever of torch and numpy wrote the archive.
-pub(super) fn found(path: &Path, map: &Arc<Map>) -> Result<Found, Problem> {
-    let members = members(map).map_err(|e| why(path, format!("is an archive that cannot be read: {e}")))?;
+pub(super) fn found(path: &Path, bytes: &Arc<Bytes>) -> Result<Found, Problem> {
+    let members = members(bytes).map_err(|e| why(path, format!("is an archive that cannot be read: {e}")))?;
     if members.iter().any(|m| torch::is_pickle(&m.name)) {
-        torch::found(path, map, &members)
+        torch::found(path, bytes, &members)
     } else if members.iter().any(|m| m.name.ends_with(".npy")) {
-        npy::archive(path, map, &members)
+        npy::archive(path, bytes, &members)
     } else {
         Err(why(path, "is a zip archive with neither tensors of torch nor arrays of numpy"))
     }
@@ -46,32 +50,40 @@ fn number<const N: usize>(file: &[u8], at: usize) -> Option<u64> {
 }
 
 /// The members of an archive, in its order.
-pub(super) fn members(file: &[u8]) -> Result<Vec<Member>, String> {
+pub(super) fn members(file: &Bytes) -> Result<Vec<Member>, String> {
     let cut = || "its end is missing; copy or write the file again".to_owned();
     let damaged = |what: &str| format!("{what}; copy or write the file again");
-    // The end record is followed by a comment of at most 65,535 bytes.
-    let earliest = file.len().saturating_sub(22 + 0xffff);
-    let mut ends = (earliest..(file.len() + 1).saturating_sub(22)).rev();
-    let end = ends.find(|&at| file[at..].starts_with(END)).ok_or_else(cut)?;
-    let field = |at: usize| number::<4>(file, end + at).ok_or_else(cut);
-    let (mut count, mut size, mut start) = (number::<2>(file, end + 10).ok_or_else(cut)?, field(12)?, field(16)?);
-    if let Some(locator) = end.checked_sub(20).filter(|&at| file[at..].starts_with(LOCATOR_64)) {
-        let record = number::<8>(file, locator + 8).and_then(|at| usize::try_from(at).ok()).ok_or_else(cut)?;
-        if !file.get(record..).is_some_and(|rest| rest.starts_with(END_64)) {
+    // The end record is followed by a comment of at most 65,535 bytes, and a locator may stand before it.
+    let tail = file.len().saturating_sub(20 + 22 + 0xffff);
+    let tail = file.get(tail..file.len())?;
+    let earliest = tail.len().saturating_sub(22 + 0xffff);
+    let mut ends = (earliest..(tail.len() + 1).saturating_sub(22)).rev();
+    let end = ends.find(|&at| tail[at..].starts_with(END)).ok_or_else(cut)?;
+    let field = |at: usize| number::<4>(&tail, end + at).ok_or_else(cut);
+    let (mut count, mut size, mut start) = (number::<2>(&tail, end + 10).ok_or_else(cut)?, field(12)?, field(16)?);
+    if let Some(locator) = end.checked_sub(20).filter(|&at| tail[at..].starts_with(LOCATOR_64)) {
+        let record = number::<8>(&tail, locator + 8).and_then(|at| usize::try_from(at).ok()).ok_or_else(cut)?;
+        let record = file.up_to(record, 56)?;
+        if !record.starts_with(END_64) {
             return Err(damaged("its directory is not where it should be"));
         }
-        let field = |at: usize| number::<8>(file, record + at).ok_or_else(cut);
+        let field = |at: usize| number::<8>(&record, at).ok_or_else(cut);
         (count, size, start) = (field(32)?, field(40)?, field(48)?);
     }
     let directory = usize::try_from(start).ok().zip(usize::try_from(size).ok());
-    let directory = directory.and_then(|(start, size)| file.get(..start.checked_add(size)?)?.get(start..));
+    let directory = directory.and_then(|(start, size)| Some(start..start.checked_add(size)?));
+    let directory = directory.filter(|directory| directory.end <= file.len());
     let directory = directory.ok_or_else(|| damaged("its directory lies outside of it"))?;
+    if directory.len() > MAX_DIRECTORY {
+        return Err(format!("its directory has {} bytes, at most {MAX_DIRECTORY} are read", directory.len()));
+    }
     if count > MAX_MEMBERS {
         return Err(format!("it claims {count} members, at most {MAX_MEMBERS} are read"));
     }
+    let directory = file.get(directory)?;
     let (mut found, mut at) = (Vec::new(), 0);
     for _ in 0..count {
-        let (member, next) = member(file, directory, at)?;
+        let (member, next) = member(file, &directory, at)?;
         found.push(member);
         at = next;
     }
@@ -79,7 +91,7 @@ pub(super) fn members(file: &[u8]) -> Result<Vec<Member>, String> {
 }
 
 /// The entry at a place of the directory, and where the next one starts.
-fn member(file: &[u8], directory: &[u8], at: usize) -> Result<(Member, usize), String> {
+fn member(file: &Bytes, directory: &[u8], at: usize) -> Result<(Member, usize), String> {
     let cut = || "its directory is damaged; copy or write the file again".to_owned();
     let short = |offset: usize| number::<2>(directory, at + offset).ok_or_else(cut);
     let long = |offset: usize| number::<4>(directory, at + offset).ok_or_else(cut);
@@ -118,11 +130,12 @@ fn member(file: &[u8], directory: &[u8], at: usize) -> Result<(Member, usize), S
     }
     let outside = || format!("its member {name:?} lies outside of it; copy or write the file again");
     let local = usize::try_from(local).ok().ok_or_else(outside)?;
-    if !file.get(local..).is_some_and(|rest| rest.starts_with(LOCAL)) {
+    let fields = file.up_to(local, LOCAL_HEADER)?;
+    if !fields.starts_with(LOCAL) {
         return Err(outside());
     }
-    let header = |offset: usize| number::<2>(file, local + offset).ok_or_else(outside);
-    let start = local + 30 + header(26)? as usize + header(28)? as usize;
+    let header = |offset: usize| number::<2>(&fields, offset).ok_or_else(outside);
+    let start = local + LOCAL_HEADER + header(26)? as usize + header(28)? as usize;
     let end = usize::try_from(packed).ok().and_then(|n| start.checked_add(n)).filter(|&end| end <= file.len());
     Ok((Member { bytes: start..end.ok_or_else(outside)?, name, size, deflated }, next))
 }

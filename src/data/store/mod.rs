@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::Reading;
 use super::features::{CoordUnit, FeatureFile, PatchSize};
 use super::problem::{Problem, Problems};
 use super::table::read_text;
@@ -75,6 +76,9 @@ pub struct StoredSlide {
     /// The sides of a patch, as far as the source says.
     #[serde(default)]
     pub patch: PatchSize,
+    /// Values that are not zero in the source and zero here.
+    #[serde(default)]
+    pub rounded_to_zero: u64,
 }
 
 /// The file that a slide was packed from.
@@ -133,11 +137,12 @@ pub(super) struct Store {
     /// The shards that slides were asked for of.
     files: Vec<Option<Arc<FeatureFile>>>,
     folder: PathBuf,
+    reading: Reading,
     places: HashMap<String, (usize, usize)>,
 }
 
 impl Store {
-    pub(super) fn open(folder: &Path) -> Result<Store, Problem> {
+    pub(super) fn open(folder: &Path, reading: Reading) -> Result<Store, Problem> {
         let index = StoreIndex::read(folder)?;
         let mut places = HashMap::new();
         for (s, shard) in index.shards.iter().enumerate() {
@@ -148,7 +153,7 @@ impl Store {
                 }
             }
         }
-        Ok(Store { files: vec![None; index.shards.len()], index, folder: folder.into(), places })
+        Ok(Store { files: vec![None; index.shards.len()], index, folder: folder.into(), reading, places })
     }
 
     /// Whether the store has a slide.
@@ -170,7 +175,7 @@ impl Store {
         }
         let shard = &self.index.shards[s];
         let path = self.folder.join(&shard.file);
-        let file = FeatureFile::read(&path)?;
+        let file = FeatureFile::read(&path, self.reading)?;
         let rows: usize = shard.slides.iter().map(|slide| slide.rows).sum();
         if (file.rows(), file.width(), file.dtype()) != (rows, self.index.width, self.index.dtype) {
             let why = format!(

@@ -1,9 +1,9 @@
 //! Packing: from whatever files a cohort has to the shards of a store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
@@ -88,40 +88,48 @@ pub fn pack(
     let dtype = options.dtype.unwrap_or(bags.dtype());
     let plan = plan(bags, dtype, options.shard_bytes)?;
     let old = StoreIndex::read(out).ok().filter(|old| (old.dtype, old.width) == (dtype, bags.width()));
-    let old: HashMap<String, Shard> =
+    // Those that were not come to yet.
+    let mut old: BTreeMap<String, Shard> =
         old.into_iter().flat_map(|old| old.shards).map(|shard| (shard.file.clone(), shard)).collect();
 
     let total = plan.iter().flatten().map(|slide| slide.entry.rows).sum();
-    let (done, to_zero) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (done, mut sums) = (AtomicU64::new(0), Sums::default());
     let told = |rows: usize| observe(done.fetch_add(rows as u64, Ordering::Relaxed) as usize + rows, total);
     let mut index = StoreIndex { onkos_store: FORM, dtype, width: bags.width(), shards: Vec::new() };
     let (mut kept, mut problems) = (0, Problems::default());
     for (number, mut slides) in plan.into_iter().enumerate() {
         let name = format!("shard-{number:05}.safetensors");
-        if let Some(shard) = old.get(&name).filter(|shard| problems.is_empty() && is_current(shard, &slides, out)) {
+        let before = old.remove(&name);
+        let replaces = before.is_some();
+        let current = before.filter(|_| problems.is_empty()).filter(|shard| is_current(shard, &slides, out, &mut sums));
+        if let Some(shard) = current {
             told(slides.iter().map(|slide| slide.entry.rows).sum());
-            index.shards.push(shard.clone());
+            index.shards.push(shard);
             kept += 1;
             continue;
         }
-        let writer = Writer { bags, dtype, to_zero: &to_zero, told: &told };
+        let writer = Writer { bags, dtype, told: &told };
         if !problems.is_empty() {
             // Nothing is written any more; what else is wrong is told with the rest.
             problems.0.extend(writer.check(&slides));
             continue;
         }
-        match writer.shard(&out.join(&name), &mut slides) {
+        if replaces {
+            // The index never tells of a shard what was true of an earlier one.
+            write_index(out, &index, &old)?;
+        }
+        match writer.shard(&out.join(&name), &mut slides, &mut sums) {
             Ok(hash) => {
                 let slides = slides.into_iter().map(|slide| slide.entry).collect();
                 index.shards.push(Shard { file: name, bytes: hash.bytes, sha256: hash.sha256, slides });
-                write_index(out, &index)?;
+                write_index(out, &index, &old)?;
             }
             Err(Error::Data(wrong)) => problems.0.extend(wrong.0),
             Err(other) => return Err(other),
         }
     }
     problems.or(())?;
-    write_index(out, &index)?;
+    write_index(out, &index, &BTreeMap::new())?;
     remove_others(out, &index)?;
     Ok(Packed {
         slides: index.shards.iter().map(|shard| shard.slides.len()).sum(),
@@ -131,7 +139,7 @@ pub fn pack(
         shards: index.shards.len(),
         kept,
         bytes: index.shards.iter().map(|shard| shard.bytes).sum(),
-        rounded_to_zero: to_zero.into_inner(),
+        rounded_to_zero: index.shards.iter().flat_map(|shard| &shard.slides).map(|slide| slide.rounded_to_zero).sum(),
     })
 }
 
@@ -142,7 +150,7 @@ pub fn pack(
 /// [`Error::Data`] with every shard that is damaged and every slide that is missing or differs.
 pub fn verify(cohort: &Cohort, out: &Path, observe: &(dyn Fn(usize, usize) + Sync)) -> Result<usize> {
     let bags = cohort.slides.as_ref().ok_or_else(|| Error::NoInputs { cohort: cohort.name.clone() })?;
-    let mut store = Store::open(out).map_err(|problem| Error::from(Problems(vec![problem])))?;
+    let mut store = Store::open(out, cohort.reading).map_err(|problem| Error::from(Problems(vec![problem])))?;
     let mut problems = Problems::default();
     for shard in &store.index.shards {
         let path = out.join(&shard.file);
@@ -292,6 +300,7 @@ fn plan(bags: &Bags, dtype: FeatureType, shard_bytes: u64) -> Result<Vec<Vec<Sli
             encoder: piece.file.encoder().map(str::to_owned),
             coords: piece.file.coords().map(|coords| coords.unit()),
             patch: piece.file.patch_size(),
+            rounded_to_zero: 0,
         };
         bytes += of_slide;
         first_row += piece.rows;
@@ -304,24 +313,52 @@ fn plan(bags: &Bags, dtype: FeatureType, shard_bytes: u64) -> Result<Vec<Vec<Sli
 }
 
 /// Whether a shard of an earlier packing is what would be written now.
-fn is_current(shard: &Shard, slides: &[Slide<'_>], out: &Path) -> bool {
+fn is_current(shard: &Shard, slides: &[Slide<'_>], out: &Path, sums: &mut Sums) -> bool {
     let whole = fs::metadata(out.join(&shard.file)).is_ok_and(|told| told.len() == shard.bytes);
-    let same = |(old, new): (&StoredSlide, &Slide<'_>)| {
+    let mut same = |(old, new): (&StoredSlide, &Slide<'_>)| {
         let mut wanted = new.entry.clone();
+        wanted.rounded_to_zero = old.rounded_to_zero;
         wanted.source.sha256.clone_from(&old.source.sha256);
         if *old == wanted {
             return true;
         }
         // Touched, copied or taken out of an archive: what is in it decides.
         wanted.source.modified = old.source.modified;
-        *old == wanted && FileHash::of(new.piece.file.path()).is_ok_and(|hash| hash.sha256 == old.source.sha256)
+        *old == wanted && sums.of(new.piece.file.path()).is_ok_and(|sum| sum == old.source.sha256)
     };
-    whole && shard.slides.len() == slides.len() && shard.slides.iter().zip(slides).all(same)
+    whole && shard.slides.len() == slides.len() && shard.slides.iter().zip(slides).all(&mut same)
 }
 
-fn write_index(out: &Path, index: &StoreIndex) -> Result<()> {
+/// The SHA-256 of sources, each read once however many slides are in it.
+#[derive(Default)]
+struct Sums(HashMap<PathBuf, String>);
+
+impl Sums {
+    fn of(&mut self, path: &Path) -> Result<String> {
+        if let Some(sum) = self.0.get(path) {
+            return Ok(sum.clone());
+        }
+        let sum = FileHash::of(path)?.sha256;
+        self.0.insert(path.into(), sum.clone());
+        Ok(sum)
+    }
+
+    /// Reads all files that some slides are from, several at a time.
+    fn prepare(&mut self, slides: &[Slide<'_>]) -> Result<()> {
+        let paths: BTreeSet<&Path> = slides.iter().map(|slide| slide.piece.file.path()).collect();
+        let new: Vec<&Path> = paths.into_iter().filter(|path| !self.0.contains_key(*path)).collect();
+        let hashes: Vec<FileHash> = new.into_par_iter().map(FileHash::of).collect::<Result<_>>()?;
+        self.0.extend(hashes.into_iter().map(|hash| (hash.file, hash.sha256)));
+        Ok(())
+    }
+}
+
+/// The index as far as it is made, and the shards of an earlier packing that were not come to yet.
+fn write_index(out: &Path, index: &StoreIndex, old: &BTreeMap<String, Shard>) -> Result<()> {
+    let mut index = index.clone();
+    index.shards.extend(old.values().cloned());
     write_file(&out.join(INDEX), |to| {
-        serde_json::to_writer_pretty(&mut *to, index)?;
+        serde_json::to_writer_pretty(&mut *to, &index)?;
         to.write_all(b"\n")
     })
 }
@@ -407,13 +444,12 @@ impl Converter {
 struct Writer<'a> {
     bags: &'a Bags,
     dtype: FeatureType,
-    to_zero: &'a AtomicU64,
     told: &'a (dyn Fn(usize) + Sync),
 }
 
 impl Writer<'_> {
     /// Writes a shard under a hidden name and gives it its own when it is on the disk. Fills in the sums of the sources.
-    fn shard(&self, path: &Path, slides: &mut [Slide<'_>]) -> Result<FileHash> {
+    fn shard(&self, path: &Path, slides: &mut [Slide<'_>], sums: &mut Sums) -> Result<FileHash> {
         let rows: usize = slides.iter().map(|slide| slide.entry.rows).sum();
         let places = slides.iter().any(|slide| slide.entry.coords.is_some());
         let header = header(self.dtype, rows, self.bags.width(), places);
@@ -426,7 +462,7 @@ impl Writer<'_> {
             let io = |e| Error::io(&part)(e);
             file.set_len(length as u64).map_err(io)?;
             write_at(&file, &header, 0).map_err(io)?;
-            let sums: Vec<Result<String>> = slides
+            let zeros: Vec<Result<u64>> = slides
                 .par_iter()
                 .map(|slide| {
                     self.slide(slide, &mut |what, row, bytes| {
@@ -441,14 +477,18 @@ impl Writer<'_> {
                 })
                 .collect();
             let mut problems = Problems::default();
-            for (slide, sum) in slides.iter_mut().zip(sums) {
-                match sum {
-                    Ok(sum) => slide.entry.source.sha256 = sum,
+            for (slide, zeros) in slides.iter_mut().zip(zeros) {
+                match zeros {
+                    Ok(zeros) => slide.entry.rounded_to_zero = zeros,
                     Err(Error::Data(wrong)) => problems.0.extend(wrong.0),
                     Err(other) => return Err(other),
                 }
             }
             problems.or(())?;
+            sums.prepare(slides)?;
+            for slide in slides.iter_mut() {
+                slide.entry.source.sha256 = sums.of(slide.piece.file.path())?;
+            }
             file.sync_all().map_err(io)?;
             FileHash::of(&part)
         })();
@@ -469,12 +509,8 @@ impl Writer<'_> {
         slides.par_iter().map(wrong).flatten().collect()
     }
 
-    /// Gives the rows of a slide to `write`, from row `first` on, and returns the sum of its file.
-    fn slide(
-        &self,
-        slide: &Slide<'_>,
-        write: &mut (dyn FnMut(What, usize, &[u8]) -> Result<()> + '_),
-    ) -> Result<String> {
+    /// Gives the rows of a slide to `write`, each block with its first row, and returns how many values became 0.
+    fn slide(&self, slide: &Slide<'_>, write: &mut (dyn FnMut(What, usize, &[u8]) -> Result<()> + '_)) -> Result<u64> {
         let (piece, width) = (slide.piece, self.bags.width());
         if let Some(problem) = self.bags.scan_piece(piece) {
             return Err(Problems(vec![problem]).into());
@@ -492,10 +528,9 @@ impl Writer<'_> {
             write(What::Places, rows.start, &places)?;
             (self.told)(rows.len());
         }
-        self.to_zero.fetch_add(converter.to_zero, Ordering::Relaxed);
         match converter.problem(piece) {
             Some(problem) => Err(Problems(vec![problem]).into()),
-            None => FileHash::of(piece.file.path()).map(|hash| hash.sha256),
+            None => Ok(converter.to_zero),
         }
     }
 }

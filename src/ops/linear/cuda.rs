@@ -1,11 +1,12 @@
 //! The fully connected layer on a CUDA device: products with the activation at their end, and the sums of its bias.
 
 use super::{Dims, Linear};
-use crate::device::{Gpu, Grid, In, Out, kernels};
-use crate::element::Real;
+use crate::device::{Gpu, Grid, In, Out, Precision, kernels};
+use crate::element::{Element, Real};
 use crate::error::Result;
 use crate::features::{Features, Kept};
 use crate::ops::activation::Activation;
+use crate::ops::matmul_cublaslt::copy_bytes;
 use crate::ops::matmul_cuda::{End, Size, parts_tn, product_nn, product_nt, product_tn};
 use crate::tensor::Tensor;
 
@@ -53,10 +54,22 @@ fn chunk_of(rows: usize) -> usize {
     rows.div_ceil(512).max(32)
 }
 
-/// The bytes on a device that the gradients of weight and bias take, with those of their partial sums.
-pub(crate) fn grad_weight_bytes(rows: usize, inputs: usize, outputs: usize) -> usize {
+/// The bytes on a device that the gradients of weight and bias take, with those of their partial sums, or of the copies
+/// that cuBLASLt wants in this precision of features with elements of this name.
+pub(crate) fn grad_weight_bytes(
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    copied: Option<(Precision, &str)>,
+) -> usize {
     let sums = (rows.div_ceil(chunk_of(rows)) + 1) * outputs + inputs * outputs;
-    parts_tn(Size { m: outputs, n: inputs, k: rows }) + sums * size_of::<f32>()
+    let product = match copied {
+        None => parts_tn(Size { m: outputs, n: inputs, k: rows }),
+        Some((precision, name)) => {
+            copy_bytes(precision, f32::NAME, rows, outputs) + copy_bytes(precision, name, rows, inputs)
+        }
+    };
+    product + sums * size_of::<f32>()
 }
 
 /// `dL/d(argument of the activation)`, and the sums of its columns.

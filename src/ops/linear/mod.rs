@@ -28,6 +28,9 @@
 //! are those of f32 itself. The other precisions round each factor once (`Tf32` to 11 bits, ties away from zero; `Bf16` to
 //! 8; `F16` to 11, above 65504 to infinity); the sum of the bias is of f32 in all of them.
 //!
+//! With `train.products = "cublaslt"` the order of a sum is the choice of that library, by all sizes of a product: the same
+//! bits from run to run, but not whatever other rows there are (`docs/numerics.md`).
+//!
 //! # Cost
 //! Forward `2 N I O` flops, backward `4 N I O` (`2 N I O` for stored features); reads `x` once each way. Keeps `x` and
 //! `y` (for GELU the argument of the activation too).
