@@ -106,6 +106,14 @@ impl<T: Element> Tensor<T> {
         }
     }
 
+    /// The elements of a tensor of the CPU that nobody else holds, to be written anew; none if somebody does.
+    pub(crate) fn into_unshared(self) -> Option<Vec<T>> {
+        match self.storage {
+            Storage::Cpu(data) => Arc::into_inner(data),
+            Storage::Cuda(_) => None,
+        }
+    }
+
     /// The same tensor on a device: a copy, or itself where it lies there already.
     ///
     /// # Errors

@@ -304,6 +304,12 @@ impl<'a> CohortSource<'a> {
         (genes, !genes)
     }
 
+    /// What of a batch a pass shows the patches of.
+    fn visible(&self, batch: &[usize], noise: Option<Noise>) -> Order {
+        let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
+        Order { patients: shown.copied().collect(), noise, most: self.most }
+    }
+
     fn name(&self, p: usize) -> u32 {
         self.names[p]
     }
@@ -340,11 +346,13 @@ impl Source<f32> for CohortSource<'_> {
     fn upcoming(&self, batches: &[Vec<usize>], passes: usize, noise: Option<Noise>) -> Result<()> {
         *lock(&self.plan) = Plan { batches: batches.len(), asked: 0, last: Vec::new(), noise };
         let Some(Store::Feed(feed)) = &self.patches else { return Ok(()) };
-        let visible = |batch: &Vec<usize>| {
-            let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
-            Order { patients: shown.copied().collect(), noise, most: self.most }
-        };
-        lock(feed).plan((0..passes).flat_map(|_| batches).map(visible))
+        lock(feed).plan((0..passes).flat_map(|_| batches).map(|batch| self.visible(batch, noise)))
+    }
+
+    fn then(&self, batch: &[usize], noise: Option<Noise>) {
+        if let Some(Store::Feed(feed)) = &self.patches {
+            lock(feed).then(self.visible(batch, noise));
+        }
     }
 
     fn explain(&self, error: Error) -> Error {

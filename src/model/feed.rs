@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::features::{FeatureType, Features};
 use crate::nn::Noise;
 use crate::rng::Draws;
+use crate::shape::Ragged;
 
 /// Features that were fetched, or are on their way to a device.
 #[derive(Debug)]
@@ -86,17 +87,54 @@ impl Order {
         };
         self.patients.iter().map(part).collect()
     }
+
+    /// The rows of all these parts.
+    fn rows(&self, bags: &Ragged) -> usize {
+        let most = if self.noise.is_some() { self.most } else { usize::MAX };
+        self.patients.iter().map(|&p| bags.bag(p).len().min(most)).sum()
+    }
 }
 
-/// A batch, and when its features may come.
-type Request = (Order, Option<Moment>);
+/// Batches that were handed out, on the CPU: their memory is written anew once they are done with.
+///
+/// Left to the allocator, the memory of each batch would be filled in by the kernel or with zeros first, which takes
+/// longer than reading a file that the system holds.
+#[derive(Default)]
+struct Spares(VecDeque<Features>);
+
+impl Spares {
+    /// Batches that are there at once: one to calculate with, one ahead.
+    const KEPT: usize = 2;
+
+    fn gather(&mut self, bags: &Bags, parts: &[Part], room: usize) -> Result<Features> {
+        // The older one goes first: the younger is most likely in use. What is in use is let go of.
+        let spare = if self.0.len() < Spares::KEPT { None } else { self.0.pop_front() };
+        let features = bags.gather_into(parts, spare, room)?;
+        self.0.push_back(features.clone());
+        Ok(features)
+    }
+}
+
+/// What the worker is told.
+struct Request {
+    order: Order,
+    /// When the features may come.
+    after: Option<Moment>,
+    /// The rows of the largest batch of the plan.
+    room: usize,
+}
 
 /// The batches of a plan, one ahead.
 #[derive(Debug)]
 pub(super) struct Feed {
     device: Device,
+    /// The rows of each bag, and of the largest batch of the plan.
+    rows: Ragged,
+    room: usize,
     /// What will be asked for, but for what the worker was told.
     queue: VecDeque<Order>,
+    /// The batch that comes when the queue is empty, of whatever is planned next.
+    then: Option<Order>,
     /// What the worker was told.
     ahead: Option<Order>,
     requests: Option<Sender<Request>>,
@@ -111,15 +149,16 @@ impl Feed {
             Device::Cpu => None,
             Device::Cuda(gpu) => Some(Uploader::new(gpu)?),
         };
-        let bags = bags.clone();
+        let (bags, rows) = (bags.clone(), bags.ragged().clone());
+        let mut spares = Spares::default();
         let (requests, orders) = channel::<Request>();
         let (results, answers) = channel();
         let work = move || {
-            for (order, after) in orders {
+            for Request { order, after, room } in orders {
                 let parts = order.parts(&bags, &names);
                 let coming = after.map_or(Ok(()), |after| after.wait()).and_then(|()| match &mut uploader {
                     Some(uploader) => Coming::start(uploader, &bags, &parts),
-                    None => bags.gather_parts(&parts).map(|(features, _)| Coming::Here(features)),
+                    None => spares.gather(&bags, &parts, room).map(Coming::Here),
                 });
                 if results.send(coming).is_err() {
                     return;
@@ -128,13 +167,23 @@ impl Feed {
         };
         let worker = std::thread::Builder::new().name("features".into()).spawn(work);
         let worker = Some(worker.map_err(Error::io("a thread for features"))?);
-        Ok(Feed { device, queue: VecDeque::new(), ahead: None, requests: Some(requests), answers, worker })
+        let queue = VecDeque::new();
+        Ok(Feed { device, rows, room: 0, queue, then: None, ahead: None, requests: Some(requests), answers, worker })
     }
 
     /// What will be asked for, in order, instead of what was planned before.
     pub(super) fn plan(&mut self, batches: impl Iterator<Item = Order>) -> Result<()> {
         self.queue = batches.collect();
+        self.room = self.queue.iter().map(|order| order.rows(&self.rows)).max().unwrap_or(0);
+        if self.ahead.is_some() && self.ahead.as_ref() == self.queue.front() {
+            self.queue.pop_front();
+        }
         if self.ahead.is_none() { self.order_next() } else { Ok(()) }
+    }
+
+    /// What the next plan will begin with, to be fetched when this one is at its end.
+    pub(super) fn then(&mut self, order: Order) {
+        self.then = Some(order);
     }
 
     /// The features of a batch, one patient after another. Fastest for the next of the plan.
@@ -156,7 +205,8 @@ impl Feed {
     }
 
     fn order_next(&mut self) -> Result<()> {
-        self.queue.pop_front().map_or(Ok(()), |next| self.order(next))
+        let next = self.queue.pop_front().or_else(|| self.then.take());
+        next.map_or(Ok(()), |next| self.order(next))
     }
 
     fn order(&mut self, order: Order) -> Result<()> {
@@ -165,7 +215,8 @@ impl Feed {
             Device::Cuda(gpu) => Some(Moment::now(gpu)?),
         };
         let requests = self.requests.as_ref().expect("it is taken away by drop alone");
-        requests.send((order.clone(), now)).map_err(|_| gone())?;
+        let request = Request { order: order.clone(), after: now, room: self.room };
+        requests.send(request).map_err(|_| gone())?;
         self.ahead = Some(order);
         Ok(())
     }
@@ -187,5 +238,71 @@ impl Drop for Feed {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Cohort, SyntheticStudy};
+
+    /// The feed of a small cohort on the CPU, and its bags.
+    fn feed() -> (tempfile::TempDir, Bags, Feed) {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, _] = SyntheticStudy { seed: 3, patients: 12 }.write(folder.path()).unwrap();
+        let bags = Cohort::open(file).unwrap().slides.unwrap();
+        let feed = Feed::new(Device::Cpu, &bags, (0..12).collect()).unwrap();
+        (folder, bags, feed)
+    }
+
+    fn order(patients: &[usize]) -> Order {
+        Order { patients: patients.to_vec(), noise: None, most: usize::MAX }
+    }
+
+    fn address(features: &Features) -> usize {
+        match features {
+            Features::F16(x) => x.host().as_ptr() as usize,
+            other => panic!("the study is in F16, not in {}", other.dtype()),
+        }
+    }
+
+    #[test]
+    fn memory_of_batches_that_are_done_with_is_written_anew_and_never_that_of_others() {
+        let (_folder, bags, mut feed) = feed();
+        let batches: Vec<Vec<usize>> = (0..6).map(|i| vec![2 * i, 2 * i + 1]).collect();
+        feed.plan(batches.iter().map(|batch| order(batch))).unwrap();
+        let mut seen = Vec::new();
+        for batch in &batches {
+            let features = feed.take(order(batch)).unwrap();
+            assert_eq!(features, bags.gather(batch).unwrap().0);
+            seen.push(address(&features));
+        }
+        // One to calculate with and one ahead, in turn.
+        assert!(seen[0] != seen[1] && (2..6).all(|i| seen[i] == seen[i - 2]), "{seen:x?}");
+
+        feed.plan(batches.iter().map(|batch| order(batch))).unwrap();
+        let held: Vec<Features> = batches.iter().map(|batch| feed.take(order(batch)).unwrap()).collect();
+        for (batch, features) in batches.iter().zip(&held) {
+            assert_eq!(*features, bags.gather(batch).unwrap().0);
+        }
+    }
+
+    #[test]
+    fn the_first_batch_of_the_next_plan_is_fetched_at_the_end_of_this_one() {
+        let (_folder, bags, mut feed) = feed();
+        feed.then(order(&[4]));
+        feed.plan([order(&[1, 2]), order(&[3])].into_iter()).unwrap();
+        feed.take(order(&[1, 2])).unwrap();
+        assert_eq!(feed.ahead, Some(order(&[3])));
+        feed.take(order(&[3])).unwrap();
+        assert_eq!(feed.ahead, Some(order(&[4])), "it is on its way before it was planned");
+        feed.plan([order(&[4]), order(&[5])].into_iter()).unwrap();
+        assert_eq!(feed.take(order(&[4])).unwrap(), bags.gather(&[4]).unwrap().0);
+        assert_eq!(feed.ahead, Some(order(&[5])), "it is fetched once");
+        // Something else than was said is given, too.
+        feed.then(order(&[6]));
+        feed.take(order(&[5])).unwrap();
+        feed.plan([order(&[7])].into_iter()).unwrap();
+        assert_eq!(feed.take(order(&[7])).unwrap(), bags.gather(&[7]).unwrap().0);
     }
 }

@@ -24,6 +24,10 @@ pub trait Source<T> {
         Ok(())
     }
 
+    /// Says which batch the next announcement but one will begin with, or the next if all that was announced is under
+    /// way: it is fetched when nothing else is left to fetch. Best said before [`upcoming`](Self::upcoming).
+    fn then(&self, _batch: &[usize], _noise: Option<Noise>) {}
+
     /// An error of a pass over the last batch, in the words of who knows its patients.
     fn explain(&self, error: Error) -> Error {
         error
@@ -64,6 +68,13 @@ impl Batching {
             batches.push(batch);
         }
         batches
+    }
+
+    /// The first batch of [`predict_all`] over these patients of a source; none without patients.
+    pub(crate) fn first<T>(self, source: &impl Source<T>, patients: &[usize]) -> Option<Vec<usize>> {
+        let patches: Vec<usize> = patients.iter().map(|&p| source.patches(p)).collect();
+        let first = self.in_order(&patches).into_iter().next()?;
+        Some(first.into_iter().map(|i| patients[i]).collect())
     }
 
     /// All patients in their order, cut: for evaluation.

@@ -204,6 +204,14 @@ pub fn train(
             RiskSet::Cohort => vec![&batches],
         };
         let passes = if t.risk_set == RiskSet::Cohort { 2 } else { 1 };
+        // What comes after the batches of this epoch, and after its validation: nobody waits where one ends.
+        let next = (number + 1 < t.epochs).then(|| batches_of(number + 1).swap_remove(0));
+        let next = next.map(|batch| (batch, Some(Noise { seed: config.seed, epoch: number + 1 })));
+        let validation = batching.first(&source, &split.validation).map(|batch| (batch, None));
+        let (after, last) = if validation.is_some() { (validation, next) } else { (next, None) };
+        if let Some((batch, noise)) = &after {
+            source.then(batch, *noise);
+        }
         source.upcoming(&batches, passes, Some(noise))?;
         let (mut weight, mut norms) = (0.0, Vec::with_capacity(groups.len()));
         for (done, group) in groups.iter().enumerate() {
@@ -238,6 +246,9 @@ pub fn train(
         }
         record.loss /= f64::max(weight, 1.0);
         record.gradient_norm = norms.iter().sum::<f64>() / record.steps.max(1) as f64;
+        if let Some((batch, noise)) = &last {
+            source.then(batch, *noise);
+        }
         record.validation = fit.validate(&params, batching)?;
         record.seconds = start.elapsed().as_secs_f64();
         record.waiting_seconds = (source.waited() - waited).as_secs_f64();
