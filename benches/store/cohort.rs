@@ -13,20 +13,20 @@ use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 
 /// Features of a patch.
-pub const WIDTH: usize = 1024;
+pub(crate) const WIDTH: usize = 1024;
 /// Slides that differ; a large cohort has each several times under other names, so that what it is packed from is small.
 const DISTINCT: usize = 24;
 /// So few patients can still be split into those to train on and those to choose the epoch by.
 const FEWEST: usize = 40;
 
 /// Rows of so many slides, spread evenly over their logarithms: from few to fifty times as many.
-pub fn lengths(slides: usize, fewest: usize) -> Vec<usize> {
+pub(crate) fn lengths(slides: usize, fewest: usize) -> Vec<usize> {
     let stream = Draws::new(0, 0, "bench.store.rows").of(0);
     (0..slides).map(|i| (fewest as f64 * 50f64.powf(stream.uniform(i as u64))) as usize).collect()
 }
 
 /// The slides that have together about so many bytes as f16, and how few rows one may have.
-pub fn slides_of(bytes: u64) -> (usize, usize) {
+pub(crate) fn slides_of(bytes: u64) -> (usize, usize) {
     let rows = bytes / (2 * WIDTH as u64);
     // On average 49 / ln 50 times the fewest.
     let slides = (rows as f64 / 12_526.0).round() as usize;
@@ -34,7 +34,7 @@ pub fn slides_of(bytes: u64) -> (usize, usize) {
 }
 
 /// A cohort file in `folder` whose slides are in f16, one safetensors file each.
-pub fn of_safetensors(folder: &Path, bytes: u64) -> PathBuf {
+pub(crate) fn of_safetensors(folder: &Path, bytes: u64) -> PathBuf {
     let (slides, fewest) = slides_of(bytes);
     let dir = folder.join("slides");
     fs::create_dir_all(&dir).expect("a folder can be made");
@@ -55,7 +55,7 @@ pub fn of_safetensors(folder: &Path, bytes: u64) -> PathBuf {
 }
 
 /// A cohort file in `folder` whose slides are as TRIDENT writes them, in f32. `python` has h5py.
-pub fn of_trident(folder: &Path, python: &str, script: &Path, bytes: u64) -> PathBuf {
+pub(crate) fn of_trident(folder: &Path, python: &str, script: &Path, bytes: u64) -> PathBuf {
     let (slides, fewest) = slides_of(bytes / 2);
     let dir = folder.join("slides");
     fs::create_dir_all(&dir).expect("a folder can be made");
@@ -82,7 +82,7 @@ fn describe(folder: &Path, patients: usize, slides: &str, name: &str) -> PathBuf
 }
 
 /// Packs a cohort into a store beside it, and gives the cohort file of that, what was packed and in how many seconds.
-pub fn stored(files: &Path, dtype: FeatureType, name: &str) -> (PathBuf, Packed, f64) {
+pub(crate) fn stored(files: &Path, dtype: FeatureType, name: &str) -> (PathBuf, Packed, f64) {
     let folder = files.parent().expect("a file lies in a folder");
     let cohort = Cohort::open_unscanned(files).expect("what was just made can be read");
     let start = Instant::now();
@@ -93,7 +93,7 @@ pub fn stored(files: &Path, dtype: FeatureType, name: &str) -> (PathBuf, Packed,
 }
 
 /// The files below a folder that have features, in order.
-pub fn feature_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn feature_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder that was made").map(|entry| entry.expect("its entry").path());
     let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e != "json")).collect();
     files.sort();
@@ -101,7 +101,7 @@ pub fn feature_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Has the system forget what it holds of some files. Nobody may have them mapped.
-pub fn forget(files: &[PathBuf]) {
+pub(crate) fn forget(files: &[PathBuf]) {
     for file in files {
         let forgets = |out: std::process::Output| out.status.success();
         let mut input = std::ffi::OsString::from("if=");

@@ -22,7 +22,7 @@ fn batches(cohort: &Cohort) -> Vec<Vec<usize>> {
 }
 
 /// Seconds and rows of all batches of an epoch through the source that a training takes them from, of the opened cohort.
-pub fn loader(file: &Path) -> (f64, usize) {
+pub(crate) fn loader(file: &Path) -> (f64, usize) {
     let cohort = Cohort::open_unscanned(file).expect("a store that was just packed");
     let mut config = RunConfig::default();
     // Its mean and deviation would need a reading of their own.
@@ -42,7 +42,7 @@ pub fn loader(file: &Path) -> (f64, usize) {
 }
 
 /// The same by [`onkos::data::Bags::gather`], into memory that is new for each batch.
-pub fn gather(file: &Path) -> (f64, usize) {
+pub(crate) fn gather(file: &Path) -> (f64, usize) {
     let cohort = Cohort::open_unscanned(file).expect("a store that was just packed");
     let slides = cohort.slides.as_ref().expect("a cohort of slides");
     let batches = batches(&cohort);
@@ -52,7 +52,7 @@ pub fn gather(file: &Path) -> (f64, usize) {
 }
 
 /// Seconds of `cat FILES > /dev/null`, which reads into the same few kilobytes again and again.
-pub fn cat(files: &[PathBuf]) -> f64 {
+pub(crate) fn cat(files: &[PathBuf]) -> f64 {
     let start = Instant::now();
     let cat = Command::new("cat").args(files).stdout(Stdio::null()).status();
     assert!(cat.is_ok_and(|status| status.success()), "cat");
@@ -60,7 +60,7 @@ pub fn cat(files: &[PathBuf]) -> f64 {
 }
 
 /// Seconds to read the files into memory as large as a batch, which was written to before, by one thread.
-pub fn into_memory(files: &[PathBuf], memory: &mut [u8]) -> f64 {
+pub(crate) fn into_memory(files: &[PathBuf], memory: &mut [u8]) -> f64 {
     let start = Instant::now();
     let mut at = 0;
     for path in files {
@@ -77,14 +77,14 @@ pub fn into_memory(files: &[PathBuf], memory: &mut [u8]) -> f64 {
 }
 
 /// A Python with h5py that waits for files to read.
-pub struct H5py {
+pub(crate) struct H5py {
     child: Child,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
 }
 
 impl H5py {
-    pub fn start(python: &str, script: &Path) -> H5py {
+    pub(crate) fn start(python: &str, script: &Path) -> H5py {
         let mut command = Command::new(python);
         command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("Python runs");
@@ -93,7 +93,7 @@ impl H5py {
     }
 
     /// Seconds and rows of all files, `f["features"][:]` of one after another.
-    pub fn read(&mut self, files: &[PathBuf]) -> (f64, usize) {
+    pub(crate) fn read(&mut self, files: &[PathBuf]) -> (f64, usize) {
         let to = self.to.as_mut().expect("closed by drop alone");
         for file in files {
             writeln!(to, "{}", file.display()).expect("Python listens");
@@ -114,13 +114,13 @@ impl Drop for H5py {
 }
 
 /// The bytes that this process and its children that ended have had read from disks.
-pub fn from_disk() -> u64 {
+pub(crate) fn from_disk() -> u64 {
     let told = fs::read_to_string("/proc/self/io").unwrap_or_default();
     told.lines().find_map(|line| line.strip_prefix("read_bytes: ")?.parse().ok()).unwrap_or(0)
 }
 
 /// The middle value, or the mean of the two in the middle.
-pub fn median(mut x: Vec<f64>) -> f64 {
+pub(crate) fn median(mut x: Vec<f64>) -> f64 {
     x.sort_by(f64::total_cmp);
     let (n, half) = (x.len(), x.len() / 2);
     if n % 2 == 1 { x[half] } else { (x[half - 1] + x[half]) / 2.0 }

@@ -13,50 +13,50 @@ use crate::{cohort, train};
 
 /// A reading: medians over the rounds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    pub what: &'static str,
-    pub cache: &'static str,
-    pub seconds: f64,
-    pub gb_per_s: f64,
-    pub patches_per_s: f64,
+pub(crate) struct Row {
+    pub(crate) what: &'static str,
+    pub(crate) cache: &'static str,
+    pub(crate) seconds: f64,
+    pub(crate) gb_per_s: f64,
+    pub(crate) patches_per_s: f64,
     /// How much of the files came from the disk meanwhile.
-    pub share_from_disk: f64,
+    pub(crate) share_from_disk: f64,
     /// Its rate by that of the other side in the same round: the median, the least and the most of the rounds.
-    pub ratio: [f64; 3],
-    pub rounds: usize,
+    pub(crate) ratio: [f64; 3],
+    pub(crate) rounds: usize,
 }
 
 /// A packing.
 #[derive(Clone, Debug, Serialize)]
-pub struct Packing {
-    pub from: &'static str,
-    pub dtype: FeatureType,
-    pub seconds: f64,
-    pub read_gb_per_s: f64,
-    pub written_gb_per_s: f64,
+pub(crate) struct Packing {
+    pub(crate) from: &'static str,
+    pub(crate) dtype: FeatureType,
+    pub(crate) seconds: f64,
+    pub(crate) read_gb_per_s: f64,
+    pub(crate) written_gb_per_s: f64,
     /// Seconds to copy the source with `cp` and have it written, in the same rounds.
-    pub copy_seconds: Option<f64>,
-    pub rounds: usize,
+    pub(crate) copy_seconds: Option<f64>,
+    pub(crate) rounds: usize,
 }
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    pub command: String,
-    pub threads: usize,
-    pub store_gib: f64,
-    pub slides: usize,
-    pub patches: usize,
+pub(crate) struct Report {
+    pub(crate) command: String,
+    pub(crate) threads: usize,
+    pub(crate) store_gib: f64,
+    pub(crate) slides: usize,
+    pub(crate) patches: usize,
     /// By the rate of `cat`.
-    pub store: Vec<Row>,
-    pub h5_gib: f64,
-    pub h5_slides: usize,
-    pub h5_patches: usize,
+    pub(crate) store: Vec<Row>,
+    pub(crate) h5_gib: f64,
+    pub(crate) h5_slides: usize,
+    pub(crate) h5_patches: usize,
     /// By the patches of h5py in a second.
-    pub h5: Vec<Row>,
-    pub packing: Vec<Packing>,
-    pub epochs: Vec<train::Epoch>,
-    pub limited: Option<train::Limited>,
+    pub(crate) h5: Vec<Row>,
+    pub(crate) packing: Vec<Packing>,
+    pub(crate) epochs: Vec<train::Epoch>,
+    pub(crate) limited: Option<train::Limited>,
 }
 
 /// One thing to time: what it is called, the files that it reads, and the work, which gives seconds and rows.
@@ -114,7 +114,7 @@ fn in_turn(mut ways: Vec<Way<'_>>, rounds: usize, patches: usize) -> Vec<Row> {
 }
 
 impl Report {
-    pub fn new(arguments: Vec<String>) -> Report {
+    pub(crate) fn new(arguments: Vec<String>) -> Report {
         let command = ["cargo bench --bench store --".to_owned()].into_iter().chain(arguments);
         Report {
             command: command.collect::<Vec<_>>().join(" "),
@@ -134,7 +134,7 @@ impl Report {
     }
 
     /// The loader over a store in f16, beside `cat` of its files and beside a plain reading into memory.
-    pub fn store(&mut self, folder: &Path, bytes: u64, rounds: usize) {
+    pub(crate) fn store(&mut self, folder: &Path, bytes: u64, rounds: usize) {
         let file = folder.join("packed.toml");
         if !file.exists() {
             let files = cohort::of_safetensors(folder, bytes);
@@ -171,7 +171,7 @@ impl Report {
     }
 
     /// h5py over files of TRIDENT, beside the loader over stores of the same features; and how fast these are packed.
-    pub fn h5(&mut self, folder: &Path, python: &str, script: &Path, bytes: u64, rounds: usize) {
+    pub(crate) fn h5(&mut self, folder: &Path, python: &str, script: &Path, bytes: u64, rounds: usize) {
         let files = cohort::of_trident(folder, python, script, bytes);
         let sources = cohort::feature_files(&folder.join("slides"));
         let from = bytes_of(&sources) as f64;
@@ -212,7 +212,7 @@ impl Report {
     }
 
     /// The tables, for people; the report has all of it.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         for (other, rows) in [("cat", &self.store), ("h5py", &self.h5)] {
             eprintln!(
                 "{:<24} {:<5} {:>8} {:>7} {:>11} {:>5} {other:>8}",

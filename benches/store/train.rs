@@ -16,10 +16,10 @@ use crate::cohort;
 
 /// An epoch: its seconds, and those that it waited for features.
 #[derive(Clone, Debug, Serialize)]
-pub struct Epoch {
-    pub seconds: f64,
-    pub waiting_seconds: f64,
-    pub share: f64,
+pub(crate) struct Epoch {
+    pub(crate) seconds: f64,
+    pub(crate) waiting_seconds: f64,
+    pub(crate) share: f64,
 }
 
 fn epoch(seconds: f64, waiting_seconds: f64) -> Epoch {
@@ -27,7 +27,7 @@ fn epoch(seconds: f64, waiting_seconds: f64) -> Epoch {
 }
 
 /// The epochs of a training with the default settings, of which the first begins with nothing of the store in memory.
-pub fn epochs(file: &Path, store: &[PathBuf], epochs: u32) -> Vec<Epoch> {
+pub(crate) fn epochs(file: &Path, store: &[PathBuf], epochs: u32) -> Vec<Epoch> {
     let mut config = RunConfig::default();
     config.train.epochs = epochs;
     let split = |cohort: &Cohort| Split::random(&cohort.patients, config.train.validation, config.seed);
@@ -46,29 +46,29 @@ pub fn epochs(file: &Path, store: &[PathBuf], epochs: u32) -> Vec<Epoch> {
 
 /// What a process held at some time.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Held {
-    pub seconds: f64,
-    pub anonymous_mib: u64,
-    pub mapped_mib: u64,
+pub(crate) struct Held {
+    pub(crate) seconds: f64,
+    pub(crate) anonymous_mib: u64,
+    pub(crate) mapped_mib: u64,
 }
 
 /// A training by the program.
 #[derive(Clone, Debug, Serialize)]
-pub struct Limited {
-    pub limit_gib: f64,
-    pub store_gib: f64,
+pub(crate) struct Limited {
+    pub(crate) limit_gib: f64,
+    pub(crate) store_gib: f64,
     /// How the process was held to it.
-    pub by: &'static str,
-    pub epochs: Vec<Epoch>,
-    pub training_seconds: f64,
-    pub all_seconds: f64,
+    pub(crate) by: &'static str,
+    pub(crate) epochs: Vec<Epoch>,
+    pub(crate) training_seconds: f64,
+    pub(crate) all_seconds: f64,
     /// The most anonymous memory in each tenth of the whole run, and in each tenth of the training alone.
-    pub anonymous_mib_by_tenth: Vec<u64>,
-    pub anonymous_mib_by_tenth_of_training: Vec<u64>,
+    pub(crate) anonymous_mib_by_tenth: Vec<u64>,
+    pub(crate) anonymous_mib_by_tenth_of_training: Vec<u64>,
     /// The most that the system counted for the process, its share of the page cache included.
-    pub most_counted_mib: u64,
+    pub(crate) most_counted_mib: u64,
     /// How often it was at its limit and the system made room.
-    pub reclaims: u64,
+    pub(crate) reclaims: u64,
 }
 
 /// A group of processes that may take so much memory together, page cache included. Removed when it is dropped.
@@ -115,7 +115,7 @@ impl Drop for Group {
 
 /// Trains for some epochs over a store with the program `onkos`, in a control group with a limit of memory; without one
 /// where the system does not let us make one.
-pub fn limited(onkos: &str, file: &Path, store: &[PathBuf], limit_gib: f64, epochs: u32, out: &Path) -> Limited {
+pub(crate) fn limited(onkos: &str, file: &Path, store: &[PathBuf], limit_gib: f64, epochs: u32, out: &Path) -> Limited {
     cohort::forget(store);
     let group = if limit_gib > 0.0 { Group::new((limit_gib * (1u64 << 30) as f64) as u64) } else { None };
     let mut command = Command::new("sh");
