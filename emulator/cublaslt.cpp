@@ -239,7 +239,7 @@ int cublasLtMatmulAlgoGetHeuristic(void* handle, void* desc, void* a, void* b, v
     const char* none = std::getenv("EMU_CUBLASLT");
     if (none && std::string(none) == "none") return *count = 0, NOT_SUPPORTED;
     // Long sums in two parts where it may; those that are added in place come in any order.
-    uint64_t reduction = problem.k < 300 ? 0 : p->reductions & REDUCTION_INPLACE ? REDUCTION_INPLACE : p->reductions & REDUCTION_COMPUTE_TYPE;
+    uint64_t reduction = problem.k < 300 ? 0 : p->reductions & REDUCTION_INPLACE ? uint64_t(REDUCTION_INPLACE) : p->reductions & REDUCTION_COMPUTE_TYPE;
     problem.in_two = reduction == REDUCTION_COMPUTE_TYPE;
     if (problem.workspace() > p->workspace) problem.in_two = false, reduction = 0;
     *answers = {{MAGIC, problem.hash(), reduction, problem.workspace(), {}}, problem.workspace(), SUCCESS, 1, {}};

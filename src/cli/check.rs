@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Global, Outcome, print_json};
-use crate::data::{self, Report};
-use crate::error::Result;
+use crate::data::{self, CheckOptions, Report};
+use crate::error::{Error, Result};
 
 /// Everything that is wrong with a cohort, and what is in it.
 #[derive(Clone, Debug, Args)]
@@ -14,11 +14,27 @@ pub(super) struct Check {
     /// The cohort files
     #[arg(value_name = "COHORT.toml", required = true)]
     cohorts: Vec<PathBuf>,
+    /// A split to look at with the cohort, as `train` takes it; of one cohort
+    #[arg(long, value_name = "FILE")]
+    split: Option<PathBuf>,
+    /// Which split of a file or folder that has several
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "split")]
+    fold: usize,
 }
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
-        let reports: Vec<Report> = self.cohorts.iter().map(|file| data::check_by(file, global.reading())).collect();
+        if self.split.is_some() && self.cohorts.len() > 1 {
+            let value = format!("given with {} cohorts", self.cohorts.len());
+            return Err(Error::Setting {
+                name: "--split",
+                want: "of one cohort: check the others on their own",
+                value,
+            });
+        }
+        let split = self.split.as_deref().map(|file| (file, self.fold));
+        let options = CheckOptions { reading: global.reading(), split };
+        let reports: Vec<Report> = self.cohorts.iter().map(|file| data::check_by(file, options)).collect();
         if global.json {
             print_json(&reports);
         } else {
@@ -73,6 +89,11 @@ pub(super) fn print(report: &Report) {
             s.per_patient
         ),
         None => say!("  no slides"),
+    }
+    if let Some(split) = &report.split {
+        let sets = [("training", split.train), ("validation", split.validation), ("test", split.test)];
+        let sets = sets.map(|(name, set)| format!("{} for {name} ({} events)", set.patients, set.events));
+        say!("  split {}, fold {}: {}, {} unused", split.file.display(), split.fold, sets.join(", "), split.unused);
     }
     for warning in &report.warnings {
         say!("  warning: {warning}");

@@ -56,7 +56,9 @@ pub use import::{Import, Imported, ImportedCohort, Tool};
 pub use inspect::{CoordsInspection, FeaturesInspection, Inspection, TableInspection, inspect, inspect_by};
 pub use modality::Modality;
 pub use problem::{Problem, Problems};
-pub use report::{ClinicalReport, NonFinite, Report, SlidesReport, check, check_by};
+pub use report::{
+    CheckOptions, ClinicalReport, NonFinite, Report, SetReport, SlidesReport, SplitReport, check, check_by,
+};
 pub use rna::Rna;
 pub use scaler::{MissingGenes, Scaler, Scaling};
 pub use signatures::Signature;

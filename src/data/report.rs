@@ -8,6 +8,8 @@ use super::bytes::Reading;
 use super::clinical::{Clinical, LeftOut};
 use super::cohort::Loaded;
 use super::problem::Problem;
+use super::splits::Split;
+use crate::error::Error;
 use crate::features::FeatureType;
 use crate::metrics::{Outcome, median_follow_up};
 
@@ -24,7 +26,7 @@ pub struct Report {
     pub file: PathBuf,
     /// What the cohort is called.
     pub name: Option<String>,
-    /// Whether [`Cohort::open`](super::Cohort::open) accepts it.
+    /// Whether [`Cohort::open`](super::Cohort::open) accepts it, and the split is one of it.
     pub sound: bool,
     /// How the clinical table was understood.
     pub clinical: Option<ClinicalReport>,
@@ -55,7 +57,9 @@ pub struct Report {
     pub missing_slides: Vec<String>,
     /// Slides with NaN or infinity in their features.
     pub non_finite: Vec<NonFinite>,
-    /// What keeps the cohort from being opened, in sentences.
+    /// The sets of a split that was looked at too, if it can be used.
+    pub split: Option<SplitReport>,
+    /// What keeps the cohort from being opened, or the split from being used, in sentences.
     pub problems: Vec<String>,
     /// What is allowed but likely not meant, in sentences.
     pub warnings: Vec<String>,
@@ -103,6 +107,81 @@ pub struct SlidesReport {
     pub longest: usize,
 }
 
+/// The patients of one set of a split.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SetReport {
+    /// All of them.
+    pub patients: usize,
+    /// Those with an event.
+    pub events: usize,
+}
+
+/// A split in numbers.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SplitReport {
+    /// The file or folder.
+    pub file: PathBuf,
+    /// Which of its splits.
+    pub fold: usize,
+    /// To learn from.
+    pub train: SetReport,
+    /// To choose by.
+    pub validation: SetReport,
+    /// To report on.
+    pub test: SetReport,
+    /// Patients of the cohort that are in none of them.
+    pub unused: usize,
+}
+
+impl SplitReport {
+    /// Reads a split for the patients that were read, whatever else is wrong with the cohort; what is wrong with it goes
+    /// to the problems of the cohort.
+    fn of(file: &Path, fold: usize, loaded: &mut Loaded) -> Option<SplitReport> {
+        let dropped = loaded.dropped();
+        // Of a table that cannot be read no id would be a patient's.
+        let all = &loaded.clinical.as_ref()?.patients;
+        let (mut patients, mut left_out) = (Vec::new(), Vec::new());
+        for (p, patient) in all.iter().enumerate() {
+            if dropped.binary_search(&p).is_ok() { &mut left_out } else { &mut patients }.push(patient.clone());
+        }
+        let split = match Split::read_without(file, fold, &patients, &left_out) {
+            Ok(split) => split,
+            Err(Error::Data(wrong)) => {
+                loaded.problems.0.extend(wrong.0);
+                return None;
+            }
+            Err(other) => {
+                loaded.problems.push(Problem::Unreadable { file: file.into(), why: other.to_string() });
+                return None;
+            }
+        };
+        let set = |set: &[usize]| {
+            let events = set.iter().filter(|&&p| patients[p].event).count();
+            SetReport { patients: set.len(), events }
+        };
+        let used = split.train.len() + split.validation.len() + split.test.len();
+        Some(SplitReport {
+            file: file.into(),
+            fold,
+            train: set(&split.train),
+            validation: set(&split.validation),
+            test: set(&split.test),
+            unused: patients.len() - used,
+        })
+    }
+}
+
+/// What [`check_by`] looks at, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions<'a> {
+    /// How files of features are read.
+    pub reading: Reading,
+    /// A file or folder of splits, and which of them, to be looked at with the cohort.
+    pub split: Option<(&'a Path, usize)>,
+}
+
 /// A slide with NaN or infinity in it.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -123,16 +202,17 @@ pub struct NonFinite {
 
 /// Reads everything a cohort file names and reports on it, whatever is wrong.
 pub fn check(path: impl AsRef<Path>) -> Report {
-    check_by(path, Reading::default())
+    check_by(path, CheckOptions::default())
 }
 
-/// Like [`check`], with a choice of how files of features are read.
-pub fn check_by(path: impl AsRef<Path>, reading: Reading) -> Report {
-    let mut loaded = Loaded::read(path.as_ref(), reading);
+/// Like [`check`], with a choice of what else is looked at and how.
+pub fn check_by(path: impl AsRef<Path>, options: CheckOptions<'_>) -> Report {
+    let mut loaded = Loaded::read(path.as_ref(), options.reading);
     if let Some(slides) = &loaded.slides {
         slides.bags.scan(&mut loaded.problems);
     }
-    Report::of(path.as_ref(), &loaded)
+    let split = options.split.and_then(|(file, fold)| SplitReport::of(file, fold, &mut loaded));
+    Report { split, ..Report::of(path.as_ref(), &loaded) }
 }
 
 /// Like [`check`], but does not look at the features, which reads all of them.
@@ -188,6 +268,7 @@ impl Report {
                 .as_ref()
                 .map_or_else(Vec::new, |s| s.missing.iter().map(|(_, slide)| slide.clone()).collect()),
             non_finite: loaded.problems.0.iter().filter_map(NonFinite::of).collect(),
+            split: None,
             problems: loaded.problems.sentences(),
             warnings: Vec::new(),
         };
@@ -218,21 +299,25 @@ impl Report {
                 .map(|s| s.name.as_str())
                 .collect();
             if !unmeasured.is_empty() {
-                let (n, names) = (unmeasured.len(), unmeasured.join(", "));
-                warn(format!("{n} signatures have no measured gene: {names}"));
+                warn(format!("{} signatures have no measured gene: {}", unmeasured.len(), some_of(&unmeasured)));
             }
         }
         if let Some(slides) = &loaded.slides {
             slides.notes.iter().for_each(|note| warn(note.clone()));
             if !slides.empty.is_empty() {
-                let (n, names) = (slides.empty.len(), slides.empty[..slides.empty.len().min(12)].join(", "));
-                warn(format!("{n} slides have no patches: {names}{}", if n > 12 { ", ..." } else { "" }));
+                warn(format!("{} slides have no patches: {}", slides.empty.len(), some_of(&slides.empty)));
             }
         }
         if !self.missing_slides.is_empty() && self.sound {
             warn(format!("{} slides of the clinical table are not in the folder", self.missing_slides.len()));
         }
     }
+}
+
+/// As many names as one likes to read.
+fn some_of(names: &[impl std::borrow::Borrow<str>]) -> String {
+    const MOST: usize = 12;
+    names[..names.len().min(MOST)].join(", ") + if names.len() > MOST { ", ..." } else { "" }
 }
 
 impl ClinicalReport {

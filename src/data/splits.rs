@@ -99,7 +99,7 @@ impl Split {
         Split::read_without(path, fold, &cohort.patients, &cohort.left_out)
     }
 
-    fn read_without(path: &Path, fold: usize, patients: &[Patient], left_out: &[Patient]) -> Result<Split> {
+    pub(super) fn read_without(path: &Path, fold: usize, patients: &[Patient], left_out: &[Patient]) -> Result<Split> {
         let mut problems = Problems::default();
         let named = split_files::read(path, fold, &mut problems).unwrap_or_default();
         let split = resolve(named, patients, left_out, &mut problems);

@@ -86,11 +86,30 @@ fn a_split_is_taken_from_a_file_and_its_mistakes_are_named() {
     let summary = study.run(&format!("{TRAIN} --split split.csv --epochs 1 --out run --json")).succeeded().json();
     assert_eq!((&summary["figures"][0]["patients"], &summary["figures"][1]["patients"]), (&30.into(), &30.into()));
 
+    let report = study.run("check north.toml --split split.csv --json").succeeded().json();
+    let split = &report[0]["split"];
+    assert_eq!(
+        (&split["train"]["patients"], &split["validation"]["patients"], &split["unused"]),
+        (&30.into(), &30.into(), &0.into())
+    );
+    let events = |set: &str| split[set]["events"].as_u64().unwrap();
+    assert_eq!(events("train") + events("validation"), report[0]["events"].as_u64().unwrap());
+
     study.edit("split.csv", "NORTH-0005", "NORTH-9999");
     study.edit("split.csv", "NORTH-0006", "NORTH-0036");
     let words = ["split.csv: line 6: \"NORTH-9999\" in train is no patient", "\"NORTH-0036\" is in train and in val"];
     study.refuses(&format!("{TRAIN} --split split.csv --epochs 1 --out other"), &words);
     study.refuses(&format!("{TRAIN} --split no.csv --epochs 1 --out other"), &["no.csv", "no such file"]);
+    study.refuses("check north.toml south.toml --split split.csv", &["--split must be of one cohort"]);
+
+    // With whatever else is wrong, in one list.
+    study.cell("north/clinical.csv", 3, 2, "2");
+    let checked = study.run("check north.toml --split split.csv --json");
+    let problems = checked.json()[0]["problems"].to_string();
+    assert_eq!(checked.code, Some(2));
+    for word in ["NORTH-9999", "died of NORTH-0003"] {
+        assert!(problems.contains(word), "{word}: {problems}");
+    }
 }
 
 #[test]
