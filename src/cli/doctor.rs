@@ -44,7 +44,7 @@ impl Doctor {
         say!("threads  {} of {} cores", findings.threads, findings.cores);
         say!("simd     {}", findings.simd);
         if let Some(bytes) = findings.memory_bytes {
-            say!("memory   {:.1} GiB", super::train::gib(bytes));
+            say!("memory   {:.1} GiB", super::progress::gib(bytes));
         }
         say!("kernels  {}", findings.kernels);
         say!("cache    {}", findings.kernels.cache);

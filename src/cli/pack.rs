@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::train::gib;
+use super::progress::gib;
 use super::{Global, Outcome, print_json};
 use crate::data::{Cohort, PackOptions, Packed, pack, verify};
 use crate::error::{Error, Result};

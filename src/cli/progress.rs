@@ -79,10 +79,15 @@ fn started(device: Device, resident: u64) -> String {
         Device::Cuda(gpu) => {
             let stay = match resident {
                 0 => String::new(),
-                bytes => format!(", {:.2} GiB of features stay there", super::train::gib(bytes)),
+                bytes => format!(", {:.2} GiB of features stay there", gib(bytes)),
             };
             let products = gpu.products_version().map_or(String::new(), |version| format!(", cuBLASLt {version}"));
             format!("training on {gpu} ({}, {}{products}){stay}", gpu.name(), gpu.precision())
         }
     }
+}
+
+/// Bytes as people read them.
+pub(super) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::progress::Bar;
+use super::progress::{Bar, gib};
 use super::{Global, Outcome, from_one, open_all, print_json, table};
 use crate::config::RunConfig;
 use crate::data::{Cohort, RunDir, Split};
@@ -245,8 +245,4 @@ fn refuse_same_names(cohorts: &[Cohort], paths: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn gib(bytes: u64) -> f64 {
-    bytes as f64 / (1u64 << 30) as f64
 }
