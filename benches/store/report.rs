@@ -236,13 +236,13 @@ impl Report {
         }
         for p in &self.packing {
             eprintln!(
-                "packing {} to {}: {:.2} s, {:.2} GB/s read, {:.2} GB/s written; cp {:.2} s",
+                "packing {} to {}: {:.2} s, {:.2} GB/s read, {:.2} GB/s written{}",
                 p.from,
                 p.dtype,
                 p.seconds,
                 p.read_gb_per_s,
                 p.written_gb_per_s,
-                p.copy_seconds.unwrap_or(f64::NAN)
+                p.copy_seconds.map_or(String::new(), |seconds| format!("; cp {seconds:.2} s"))
             );
         }
         for (i, e) in self.epochs.iter().enumerate() {
