@@ -97,6 +97,10 @@ static void launches() {
         EXPECT(call("cuMemAlloc_v2", &q, size_t(4)), 201);  // this thread has no context
     }).join();
 }
+static void race() {
+    begin();
+    EXPECT(launch("selftest_race", 1, 64, 0, device(16)), 0);
+}
 static void guards() {
     begin();
     Ptr p = device(16), gone = device(64);
@@ -353,7 +357,7 @@ int main(int n, char** arguments) {
     library = dlopen("libcuda.so.1", RTLD_NOW);
     if (!library) return std::printf("%s\n", dlerror()), 1;
     struct { const char* name; void (*run)(); } all[] = {
-        {"vocabulary", vocabulary}, {"launches", launches}, {"guards", guards}, {"streams", streams}, {"limits", limits}, {"images", images},
+        {"vocabulary", vocabulary}, {"launches", launches}, {"guards", guards}, {"race", race}, {"streams", streams}, {"limits", limits}, {"images", images},
         {"no_device", no_device}, {"fails", fails}, {"speed", speed}, {"runtime_compiler", runtime_compiler}, {"products", products}};
     for (auto& test : all)
         if (what == test.name) return test.run(), failures != 0;

@@ -16,3 +16,9 @@ extern "C" __global__ void selftest_stuck(float* memory) {
     else __syncwarp(1u);
     *memory = 1.f;
 }
+// One warp writes what another reads, and no barrier orders them: on a card it may pass, ThreadSanitizer must name the line.
+extern "C" __global__ void __launch_bounds__(64) selftest_race(float* memory) {
+    __shared__ float word;
+    if (threadIdx.x == 32) word = 1.f;
+    if (threadIdx.x == 0) *memory = word;
+}
