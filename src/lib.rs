@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod features;
 pub mod heatmap;
 pub mod metrics;
+mod memory;
 pub mod model;
 pub mod nn;
 pub mod ops;

@@ -8,6 +8,7 @@ use ndarray::{Array, ArrayView, Dimension, Ix2};
 use crate::device::{Device, Memory};
 use crate::element::{Element, Real};
 use crate::error::{Error, Result};
+use crate::memory::zeroed;
 
 /// A dense row-major array. Cheap to clone: clones share the memory until one of them is written to.
 #[derive(Clone, Debug)]
@@ -43,7 +44,8 @@ impl<T: Element> Tensor<T> {
 
     /// A tensor of zeros.
     pub fn zeros(shape: &[usize]) -> Tensor<T> {
-        Tensor::full(shape, T::default())
+        let data = zeroed(shape.iter().product());
+        Tensor { shape: shape.to_vec(), storage: Storage::Cpu(Arc::new(data)) }
     }
 
     /// Element by element out of a flat row-major index.

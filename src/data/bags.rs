@@ -10,6 +10,7 @@ use super::problem::{Problem, Problems};
 use crate::element::Element;
 use crate::error::Result;
 use crate::features::{FeatureType, Features};
+use crate::memory::zeroed;
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
 
@@ -150,7 +151,7 @@ impl Bags {
         let rows: usize = parts.iter().map(|part| self.rows(part)).sum();
         let count = rows * self.width;
         let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.capacity() >= count);
-        let mut elements = spare.unwrap_or_else(|| vec![T::default(); rows.max(room) * self.width]);
+        let mut elements = spare.unwrap_or_else(|| zeroed(rows.max(room) * self.width));
         elements.resize(count, T::default());
         self.read(&self.runs(parts), 0, bytemuck::cast_slice_mut(&mut elements))?;
         Tensor::new(&[rows, self.width], elements)

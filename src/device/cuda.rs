@@ -13,6 +13,7 @@ use super::driver::driver;
 use super::module;
 use crate::element::Element;
 use crate::error::{Error, Result};
+use crate::memory::zeroed;
 use crate::tensor::Tensor;
 
 /// How products of matrices are calculated on a device. What they add up is added in f32 in each.
@@ -481,7 +482,7 @@ impl Memory {
     /// The first elements, read back: waits for what writes them.
     #[allow(unsafe_code)]
     pub(crate) fn read<T: Element>(&self, len: usize) -> Result<Vec<T>> {
-        let mut data = vec![T::default(); len];
+        let mut data = zeroed(len);
         assert!(size_of_val(&*data) <= self.bytes, "a tensor has as much memory as its shape says");
         self.gpu.bind()?;
         if len > 0 {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{Affine, AttentionMil, Dims, Given};
 use crate::element::{Feature, Real};
 use crate::features::{Kept, widened, with_elements};
+use crate::memory::zeroed;
 use crate::ops::math;
 use crate::ops::matmul::{Matrix, product, transposed};
 use crate::ops::parallel::{ROWS, rows_mut, sum_rows_mut};
@@ -151,7 +152,7 @@ pub(super) fn forward<T: Real>(
 ) -> ([Tensor<T>; 3], Option<Vec<T>>) {
     let Dims { n, l, k, .. } = layer.dims;
     let mut scores = Tensor::zeros(&[n, k]);
-    let mut gates = keep_gates.then(|| vec![T::zero(); n * layer.width()]);
+    let mut gates = keep_gates.then(|| zeroed(n * layer.width()));
     let parts: Vec<Part<T>> = with_elements!(x, x => tiles(layer, x, bags, scores.host_mut(), gates.as_deref_mut()));
     let first_part: Vec<usize> = (0..=bags.bags()).map(|b| parts.partition_point(|part| part.bag < b)).collect();
     let parts_of = |bag: usize| &parts[first_part[bag]..first_part[bag + 1]];

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{Dims, GroupedLinear};
 use crate::element::Real;
+use crate::memory::zeroed;
 use crate::ops::matmul::{Matrix, product};
 use crate::ops::parallel::rows_mut;
 use crate::shape::Ragged;
@@ -57,7 +58,7 @@ pub(super) fn forward<T: Real>(
     bias: Option<&Tensor<T>>,
 ) -> (Tensor<T>, Tensor<T>) {
     let (b, o) = (dims.samples, dims.outputs);
-    let mut y = vec![T::zero(); dims.groups.bags() * b * o];
+    let mut y: Vec<T> = zeroed(dims.groups.bags() * b * o);
     if !y.is_empty() {
         y.par_chunks_mut(b * o).enumerate().for_each(|(s, y)| {
             product(y, dims.input(x.host(), s), dims.weight(weight.host(), s).t(), false);
