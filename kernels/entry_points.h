@@ -126,6 +126,14 @@ extern "C" __global__ void nll_survival_forward(const float* __restrict__ logits
 extern "C" __global__ void nll_survival_sum(const double* __restrict__ partials, float* __restrict__ loss, unsigned int chunks, double divisor);
 extern "C" __global__ void nll_survival_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned long long n);
 
+// pathway_attention.cu
+extern "C" __global__ void pathway_attention_forward(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table, float* __restrict__ out, float* __restrict__ log_sum, unsigned int n, unsigned int m, unsigned int tasks, unsigned int rows, unsigned int heads, unsigned int d, float scale);
+extern "C" __global__ void pathway_attention_join(const float* __restrict__ parts, const float* __restrict__ part_log, const unsigned int* __restrict__ places, float* __restrict__ out, float* __restrict__ log_sum, unsigned int rows, unsigned int slots, unsigned int heads, unsigned int d);
+extern "C" __global__ void pathway_attention_dot(const float* __restrict__ out, const float* __restrict__ grad, float* __restrict__ dot, unsigned int rows, unsigned int d);
+extern "C" __global__ void pathway_attention_queries(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table, const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot, float* __restrict__ to, unsigned int n, unsigned int m, unsigned int tasks, unsigned int rows, unsigned int heads, unsigned int d, float scale);
+extern "C" __global__ void pathway_attention_keys(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table, const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot, float* __restrict__ to, unsigned int n, unsigned int m, unsigned int tasks, unsigned int rows, unsigned int heads, unsigned int d, float scale);
+extern "C" __global__ void pathway_attention_sum(const float* __restrict__ parts, const unsigned int* __restrict__ places, float* __restrict__ to, unsigned int rows, unsigned int slots, unsigned int columns);
+
 // sdir.cu
 extern "C" __global__ void sdir_rescue(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, unsigned int* __restrict__ rescued, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
 extern "C" __global__ void sdir_keep(const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, unsigned char* __restrict__ keep, unsigned int rows, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);

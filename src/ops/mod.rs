@@ -19,6 +19,7 @@ pub(crate) mod matmul_cuda;
 mod matmul_hopper;
 pub mod nll_survival;
 mod parallel;
+pub mod pathway_attention;
 pub mod sdir;
 pub mod segment_mean;
 pub mod softmax;
@@ -37,6 +38,7 @@ pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use nll_survival::NllSurvival;
+pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
 pub use segment_mean::SegmentMean;
 pub use softmax::Softmax;
@@ -63,6 +65,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         layer_norm::KERNELS,
         linear::KERNELS,
         nll_survival::KERNELS,
+        pathway_attention::KERNELS,
         sdir::KERNELS,
         segment_mean::KERNELS,
         softmax::KERNELS,

@@ -22,6 +22,7 @@ mod linear;
 mod linear_cublaslt;
 mod nll_survival;
 mod optim;
+mod pathway_attention;
 mod sdir;
 mod segment_mean;
 mod softmax;

@@ -1,0 +1,269 @@
+// Attention of gene and patch tokens, forward and backward, without the matrix of scores.
+// Page: src/ops/pathway_attention/mod.rs.
+// One block a head of 32 queries (or, for the gradient of keys and values, of 32 keys), four threads a row, over tiles of 32
+// of the other side; what several blocks give for one row is joined in order by a second kernel. A table says which rows:
+// first, how many, first and how many of the other side, and the first row of the result. Floor: the products, in f32.
+#include "block.cuh"
+
+constexpr unsigned ROWS = 32, THREADS = 128, PITCH = 132;  // rows of a tile; floats from one row to the next: no bank conflict
+constexpr unsigned GROUPS = 8;                              // of four columns that a thread has of a row: at most 128 columns
+
+struct Task {
+    unsigned first, count, other, others, result;
+};
+__device__ __forceinline__ Task task_of(const unsigned* __restrict__ table) {
+    const unsigned* row = table + 5 * (size_t)blockIdx.x;
+    return {row[0], row[1], row[2], row[3], row[4]};
+}
+
+// 32 rows of d columns with zeros around them; `x` is the first column of row 0 of a matrix of `stride` columns.
+__device__ __forceinline__ void load(float* tile, const float* __restrict__ x, size_t stride, unsigned first, unsigned count, unsigned d) {
+    const bool aligned = Vec<float>::fits(x, stride) && d % 4 == 0;
+    for (unsigned i = threadIdx.x; i < ROWS * 32; i += THREADS) {
+        const unsigned row = i / 32, column = 4 * (i % 32);
+        Vec<float> v = Vec<float>::load_some(x, 0);
+        if (row < count && column < d) v = Vec<float>::load(x + (first + row) * stride, column, d, aligned);
+        v.store(tile + row * PITCH + column);
+    }
+}
+
+__device__ __forceinline__ unsigned row_of() { return threadIdx.x / 4; }
+__device__ __forceinline__ unsigned part_of() { return threadIdx.x % 4; }
+__device__ __forceinline__ float4 four(const float* p) { return *reinterpret_cast<const float4*>(p); }
+
+// Row of a against rows part, part + 4, ... of b.
+__device__ __forceinline__ void products(float (&s)[8], const float* a, const float* b, unsigned d) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) s[i] = 0.f;
+    for (unsigned x = 0; x < d; x += 4) {
+        const float4 u = four(a + row_of() * PITCH + x);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const float4 v = four(b + (part_of() + 4 * i) * PITCH + x);
+            s[i] += u.x * v.x + u.y * v.y + u.z * v.z + u.w * v.w;
+        }
+    }
+}
+// Adds the rows of b, weighed by a row of w, to four columns each of every fourth group.
+__device__ __forceinline__ void weigh(float4 (&sum)[GROUPS], const float* w, const float* b, unsigned d) {
+    for (unsigned j = 0; j < ROWS; ++j) {
+        const float a = w[row_of() * (ROWS + 1) + j];
+#pragma unroll
+        for (unsigned i = 0; i < GROUPS; ++i) {
+            const unsigned column = 4 * (part_of() + 4 * i);
+            if (column >= d) continue;
+            const float4 v = four(b + j * PITCH + column);
+            sum[i] = make_float4(sum[i].x + a * v.x, sum[i].y + a * v.y, sum[i].z + a * v.z, sum[i].w + a * v.w);
+        }
+    }
+}
+__device__ __forceinline__ void clear(float4 (&sum)[GROUPS]) {
+#pragma unroll
+    for (unsigned i = 0; i < GROUPS; ++i) sum[i] = make_float4(0.f, 0.f, 0.f, 0.f);
+}
+__device__ __forceinline__ void store(const float4 (&sum)[GROUPS], float* __restrict__ row, float divisor, unsigned d, bool aligned) {
+#pragma unroll
+    for (unsigned i = 0; i < GROUPS; ++i) {
+        const unsigned column = 4 * (part_of() + 4 * i);
+        Vec<float> v;
+        v.set(0, sum[i].x / divisor), v.set(1, sum[i].y / divisor), v.set(2, sum[i].z / divisor), v.set(3, sum[i].w / divisor);
+        if (column < d) v.store(row, column, d, aligned);
+    }
+}
+
+// A tile for each of `tiles` matrices, then 32 rows of weights.
+__device__ __forceinline__ float* weights_behind(float* memory, unsigned tiles) { return memory + tiles * ROWS * PITCH; }
+
+// What queries attend to among a range of keys, and the logarithm of the sum of their exponentials.
+extern "C" __global__ void __launch_bounds__(128)
+pathway_attention_forward(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
+                          float* __restrict__ out, float* __restrict__ log_sum, unsigned int /* n */, unsigned int /* m */,
+                          unsigned int /* tasks */, unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    float *const q = memory, *const other = memory + ROWS * PITCH, *const weights = weights_behind(memory, 2);
+    const Task task = task_of(table);
+    const unsigned head = blockIdx.y, width = heads * d, row = row_of();
+    const size_t stride = 3 * (size_t)width;
+    load(q, queries + head * d, stride, task.first, task.count, d);
+    float4 sum[GROUPS];
+    clear(sum);
+    float max = -INFINITY, total = 0.f;
+    for (unsigned at = 0; at < task.others; at += ROWS) {
+        const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
+        __syncthreads();  // the values of the tile before are read
+        load(other, keys + width + head * d, stride, first, count, d);
+        __syncthreads();  // queries and keys are there
+        float s[8], most = -INFINITY;
+        products(s, q, other, d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            s[i] = part_of() + 4 * i < count ? s[i] * scale : -INFINITY;
+            most = fmaxf(most, s[i]);
+        }
+        most = fmaxf(max, warp_fold<Max, 4>(most));
+        const float from = most == -INFINITY ? 0.f : most, factor = expf(max - from);
+        max = most;
+        float here = 0.f;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const float w = expf(s[i] - from);
+            weights[row * (ROWS + 1) + part_of() + 4 * i] = w;
+            here += w;
+        }
+        total = total * factor + warp_fold<Add, 4>(here);
+#pragma unroll
+        for (unsigned i = 0; i < GROUPS; ++i) sum[i] = make_float4(sum[i].x * factor, sum[i].y * factor, sum[i].z * factor, sum[i].w * factor);
+        __syncthreads();  // the keys are read
+        load(other, keys + 2 * width + head * d, stride, first, count, d);
+        __syncthreads();  // values and weights are there
+        weigh(sum, weights, other, d);
+    }
+    if (row >= task.count) return;
+    const size_t to = task.result + row;
+    float* const here = out + to * width + head * d;
+    store(sum, here, total == 0.f ? 1.f : total, d, Vec<float>::fits(here, width) && d % 4 == 0);
+    if (part_of() == 0) log_sum[to * heads + head] = max + logf(total);
+}
+
+// The parts of each row, joined in order: `places` has the first, the distance to the next, and how many. A warp a row and head.
+extern "C" __global__ void __launch_bounds__(256)
+pathway_attention_join(const float* __restrict__ parts, const float* __restrict__ part_log, const unsigned int* __restrict__ places,
+                       float* __restrict__ out, float* __restrict__ log_sum, unsigned int rows, unsigned int /* slots */,
+                       unsigned int heads, unsigned int d) {
+    const unsigned at = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, row = at / heads, head = at % heads;
+    if (row >= rows) return;
+    const unsigned first = places[3 * row], step = places[3 * row + 1], count = places[3 * row + 2];
+    float max = -INFINITY, total = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
+    for (unsigned p = 0; p < count; ++p) max = fmaxf(max, part_log[(first + (size_t)p * step) * heads + head]);
+    const float from = max == -INFINITY ? 0.f : max;
+    for (unsigned p = 0; p < count; ++p) {
+        const size_t slot = first + (size_t)p * step;
+        const float weight = expf(part_log[slot * heads + head] - from);
+        total += weight;
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (lane + 32 * i < d) sum[i] += weight * parts[(slot * heads + head) * d + lane + 32 * i];
+    }
+    const float divisor = total == 0.f ? 1.f : total;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (lane + 32 * i < d) out[((size_t)row * heads + head) * d + lane + 32 * i] = sum[i] / divisor;
+    if (lane == 0) log_sum[(size_t)row * heads + head] = max + logf(total);
+}
+
+// The product of each row of a head with the row of its gradient, by a warp.
+extern "C" __global__ void __launch_bounds__(256)
+pathway_attention_dot(const float* __restrict__ out, const float* __restrict__ grad, float* __restrict__ dot, unsigned int rows,
+                      unsigned int d) {
+    const unsigned row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= rows) return;
+    float sum = 0.f;
+    for (unsigned i = lane; i < d; i += 32) sum += out[(size_t)row * d + i] * grad[(size_t)row * d + i];
+    sum = warp_sum(sum);
+    if (lane == 0) dot[row] = sum;
+}
+
+// Weights w and what is owed to scores, of queries (log, dot) and the keys whose scores and values' products are given.
+__device__ __forceinline__ float weight_of(float score, float scale, float log) { return expf(score * scale - log); }
+
+// The gradient of queries over a range of keys.
+extern "C" __global__ void __launch_bounds__(128)
+pathway_attention_queries(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
+                          const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot,
+                          float* __restrict__ to, unsigned int /* n */, unsigned int /* m */, unsigned int /* tasks */,
+                          unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    float *const q = memory, *const g = q + ROWS * PITCH, *const other = g + ROWS * PITCH, *const weights = weights_behind(memory, 3);
+    const Task task = task_of(table);
+    const unsigned head = blockIdx.y, width = heads * d, row = row_of();
+    const size_t stride = 3 * (size_t)width, query = task.first + (row < task.count ? row : 0);
+    load(q, queries + head * d, stride, task.first, task.count, d);
+    load(g, grad + head * d, width, task.first, task.count, d);
+    const float log = log_sum[query * heads + head], owed = dot[query * heads + head];
+    float4 sum[GROUPS];
+    clear(sum);
+    for (unsigned at = 0; at < task.others; at += ROWS) {
+        const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
+        float s[8], v[8];
+        __syncthreads();  // the keys of the tile before are read
+        load(other, keys + 2 * width + head * d, stride, first, count, d);
+        __syncthreads();  // the values are there
+        products(v, g, other, d);
+        __syncthreads();  // the values are read
+        load(other, keys + width + head * d, stride, first, count, d);
+        __syncthreads();  // the keys are there
+        products(s, q, other, d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const float w = part_of() + 4 * i < count ? weight_of(s[i], scale, log) : 0.f;
+            weights[row * (ROWS + 1) + part_of() + 4 * i] = w * (v[i] - owed) * scale;
+        }
+        __syncwarp();  // the weights of the row are there
+        weigh(sum, weights, other, d);
+    }
+    if (row >= task.count) return;
+    float* const here = to + (task.result + row) * stride + head * d;
+    store(sum, here, 1.f, d, Vec<float>::fits(here, stride) && d % 4 == 0);
+}
+
+// The gradient of keys and values over a range of queries.
+extern "C" __global__ void __launch_bounds__(128)
+pathway_attention_keys(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
+                       const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot,
+                       float* __restrict__ to, unsigned int /* n */, unsigned int /* m */, unsigned int /* tasks */,
+                       unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    float *const k = memory, *const v = k + ROWS * PITCH, *const other = v + ROWS * PITCH, *const weights = weights_behind(memory, 3);
+    const Task task = task_of(table);
+    const unsigned head = blockIdx.y, width = heads * d, row = row_of();
+    const size_t stride = 3 * (size_t)width;
+    load(k, keys + width + head * d, stride, task.first, task.count, d);
+    load(v, keys + 2 * width + head * d, stride, task.first, task.count, d);
+    float4 of_keys[GROUPS], of_values[GROUPS];
+    clear(of_keys), clear(of_values);
+    for (unsigned at = 0; at < task.others; at += ROWS) {
+        const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
+        float s[8], p[8];
+        __syncthreads();  // the queries of the tile before are read
+        load(other, queries + head * d, stride, first, count, d);
+        __syncthreads();  // keys, values and queries are there
+        products(s, k, other, d);
+        __syncthreads();  // the queries are read
+        load(other, grad + head * d, width, first, count, d);
+        __syncthreads();  // the gradients are there
+        products(p, v, other, d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const unsigned j = part_of() + 4 * i;
+            const size_t query = (first + (j < count ? j : 0)) * (size_t)heads + head;
+            const float w = j < count ? weight_of(s[i], scale, log_sum[query]) : 0.f;
+            s[i] = w * (p[i] - dot[query]) * scale;
+            weights[row * (ROWS + 1) + j] = w;
+        }
+        __syncwarp();  // the weights of the row are there
+        weigh(of_values, weights, other, d);
+        __syncthreads();  // the gradients are read
+        load(other, queries + head * d, stride, first, count, d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) weights[row * (ROWS + 1) + part_of() + 4 * i] = s[i];
+        __syncthreads();  // the queries are there again
+        weigh(of_keys, weights, other, d);
+    }
+    if (row >= task.count) return;
+    float* const here = to + (task.result + row) * stride + head * d;
+    const bool aligned = Vec<float>::fits(here, stride) && width % 4 == 0 && d % 4 == 0;
+    store(of_keys, here + width, 1.f, d, aligned);
+    store(of_values, here + 2 * width, 1.f, d, aligned);
+}
+
+// The sum of the parts of each row, in order; `places` as above. A thread a column.
+extern "C" __global__ void __launch_bounds__(256)
+pathway_attention_sum(const float* __restrict__ parts, const unsigned int* __restrict__ places, float* __restrict__ to,
+                      unsigned int rows, unsigned int /* slots */, unsigned int columns) {
+    const size_t at = blockIdx.x * (size_t)256 + threadIdx.x, row = at / columns, column = at % columns;
+    if (row >= rows) return;
+    const unsigned first = places[3 * row], step = places[3 * row + 1], count = places[3 * row + 2];
+    float sum = 0.f;
+    for (unsigned p = 0; p < count; ++p) sum += parts[(first + (size_t)p * step) * columns + column];
+    to[at] = sum;
+}

@@ -1,0 +1,169 @@
+//! Attention of gene and patch tokens on a CUDA device.
+
+use super::{Attended, Both, Dims};
+use crate::device::{Gpu, Grid, In, Out, kernels};
+use crate::element::Real;
+use crate::error::Result;
+use crate::shape::Ragged;
+use crate::tensor::Tensor;
+
+kernels! { "pathway_attention":
+    /// What the queries of each task attend to among its keys, and the logarithms of the sums of their exponentials.
+    fn pathway_attention_forward(queries: In<f32> = n * 3 * heads * d, keys: In<f32> = m * 3 * heads * d,
+        table: In<u32> = 5 * tasks, out: Out<f32> = rows * heads * d, log_sum: Out<f32> = rows * heads,
+        n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, scale: f32);
+    /// Rows out of what their parts of the keys gave.
+    fn pathway_attention_join(parts: In<f32> = slots * heads * d, part_log: In<f32> = slots * heads, places: In<u32> = 3 * rows,
+        out: Out<f32> = rows * heads * d, log_sum: Out<f32> = rows * heads, rows: u32, slots: u32, heads: u32, d: u32);
+    /// The product of each row with its gradient.
+    fn pathway_attention_dot(out: In<f32> = rows * d, grad: In<f32> = rows * d, dot: Out<f32> = rows, rows: u32, d: u32);
+    /// The gradient of the queries of each task over its keys.
+    fn pathway_attention_queries(queries: In<f32> = n * 3 * heads * d, keys: In<f32> = m * 3 * heads * d,
+        table: In<u32> = 5 * tasks, grad: In<f32> = n * heads * d, log_sum: In<f32> = n * heads, dot: In<f32> = n * heads,
+        to: Out<f32> = rows * 3 * heads * d, n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, scale: f32);
+    /// The gradient of the keys and values of each task over its queries.
+    fn pathway_attention_keys(queries: In<f32> = n * 3 * heads * d, keys: In<f32> = m * 3 * heads * d,
+        table: In<u32> = 5 * tasks, grad: In<f32> = n * heads * d, log_sum: In<f32> = n * heads, dot: In<f32> = n * heads,
+        to: Out<f32> = rows * 3 * heads * d, n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, scale: f32);
+    /// The sum of the parts of each row.
+    fn pathway_attention_sum(parts: In<f32> = slots * columns, places: In<u32> = 3 * rows, to: Out<f32> = rows * columns,
+        rows: u32, slots: u32, columns: u32);
+}
+
+/// Rows of a block, and its threads.
+const ROWS: usize = 32;
+const THREADS: u32 = 128;
+
+/// Bytes of shared memory for so many tiles and a tile of weights.
+const fn shared(tiles: usize) -> usize {
+    (tiles * ROWS * 132 + ROWS * (ROWS + 1)) * size_of::<f32>()
+}
+
+/// Patches that a block goes through, of a bag of so many: more blocks for a longer bag, up to 64 for a tile of gene tokens.
+fn chunk(patches: usize) -> usize {
+    patches.div_ceil(64).next_multiple_of(ROWS).max(512)
+}
+
+/// Rows of a side and rows of the other that a block reads, and the first row of what it writes.
+#[derive(Default)]
+struct Table(Vec<u32>);
+
+impl Table {
+    /// Blocks for all of `rows`, each over all of `others`; results lie one after another from `result` on.
+    fn push(&mut self, rows: std::ops::Range<usize>, others: &std::ops::Range<usize>, result: usize) {
+        for first in rows.clone().step_by(ROWS) {
+            let count = ROWS.min(rows.end - first);
+            let task = [first, count, others.start, others.len(), result + first - rows.start];
+            self.0.extend(task.map(|n| n as u32));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.len() / 5
+    }
+}
+
+/// Who does what. Gene tokens are written in parts: the first among themselves, then one a chunk of patches.
+#[derive(Default)]
+struct Tables {
+    /// Gene tokens over gene tokens, gene tokens over patches, patches over gene tokens.
+    genes: Table,
+    genes_over_patches: Table,
+    patches: Table,
+    /// Of each gene token the first part, the distance to the next, and how many.
+    places: Vec<u32>,
+    /// Parts of all gene tokens.
+    slots: usize,
+}
+
+impl Tables {
+    fn new(bags: &Both<Ragged>) -> Tables {
+        let mut t = Tables::default();
+        for (genes, patches) in bags[0].iter().zip(bags[1].iter()) {
+            let size = chunk(patches.len());
+            let chunks = patches.len().div_ceil(size);
+            t.genes.push(genes.clone(), &genes, t.slots);
+            for i in 0..chunks {
+                let of = patches.start + i * size..(patches.start + (i + 1) * size).min(patches.end);
+                t.genes_over_patches.push(genes.clone(), &of, t.slots + (i + 1) * genes.len());
+            }
+            t.patches.push(patches.clone(), &genes, patches.start);
+            for row in 0..genes.len() {
+                t.places.extend([t.slots + row, genes.len(), chunks + 1].map(|n| n as u32));
+            }
+            t.slots += (chunks + 1) * genes.len();
+        }
+        // Rows are counted in 32 bits; that many would be terabytes.
+        assert!(u32::try_from(t.slots.max(bags[1].rows())).is_ok(), "more than 2^32 - 1 rows in one batch");
+        t
+    }
+}
+
+pub(super) fn forward<T: Real>(
+    gpu: Gpu,
+    dims: Dims,
+    packed: &Both<Tensor<T>>,
+    bags: &Both<Ragged>,
+) -> Result<Attended<T>> {
+    let (tables, width, heads) = (Tables::new(bags), dims.width(), dims.heads);
+    let (h, d, scale) = (heads as u32, dims.d as u32, dims.scale::<f32>());
+    let matrix = |rows: usize| -> Result<_> { Ok((gpu.alloc::<T>(&[rows, width])?, gpu.alloc::<T>(&[rows, heads])?)) };
+    let attend = |of: usize, to: usize, table: &Table, out: &mut (Tensor<T>, Tensor<T>)| {
+        let (n, m, tasks) = (bags[of].rows() as u32, bags[to].rows() as u32, table.len());
+        let (rows, grid) = (out.0.matrix().0 as u32, Grid::new(tasks, THREADS).times(heads).shared(shared(2)));
+        let table = gpu.upload(&[tasks, 5], &table.0)?;
+        let (out, log_sum) = (&mut out.0, &mut out.1);
+        let t = tasks as u32;
+        pathway_attention_forward(gpu, grid, &packed[of], &packed[to], &table, out, log_sum, n, m, t, rows, h, d, scale)
+    };
+    let (mut parts, mut genes, mut patches) = (matrix(tables.slots)?, matrix(bags[0].rows())?, matrix(bags[1].rows())?);
+    attend(0, 0, &tables.genes, &mut parts)?;
+    attend(0, 1, &tables.genes_over_patches, &mut parts)?;
+    attend(1, 0, &tables.patches, &mut patches)?;
+    let places = gpu.upload(&[bags[0].rows(), 3], &tables.places)?;
+    let (rows, slots) = (bags[0].rows() as u32, tables.slots as u32);
+    let grid = Grid::over(bags[0].rows() * heads, 8, 256);
+    pathway_attention_join(gpu, grid, &parts.0, &parts.1, &places, &mut genes.0, &mut genes.1, rows, slots, h, d)?;
+    Ok(Attended { out: [genes.0, patches.0], log_sum: [genes.1, patches.1] })
+}
+
+pub(super) fn backward<T: Real>(
+    gpu: Gpu,
+    dims: Dims,
+    packed: &Both<Tensor<T>>,
+    bags: &Both<Ragged>,
+    kept: &Attended<T>,
+    grads: &Both<Tensor<T>>,
+) -> Result<Both<Tensor<T>>> {
+    let (tables, columns, heads) = (Tables::new(bags), 3 * dims.width(), dims.heads);
+    let (h, d, scale) = (heads as u32, dims.d as u32, dims.scale::<f32>());
+    let dot = |i: usize| -> Result<Tensor<T>> {
+        let rows = bags[i].rows() * heads;
+        let mut dot = gpu.alloc(&[rows])?;
+        pathway_attention_dot(gpu, Grid::over(rows, 8, 256), &kept.out[i], &grads[i], &mut dot, rows as u32, d)?;
+        Ok(dot)
+    };
+    let dots = [dot(0)?, dot(1)?];
+    // The queries of `of`, the keys and values of `to`.
+    let back = |of: usize, to: usize, keys: bool, table: &Table, result: &mut Tensor<T>| {
+        let (n, m, tasks) = (bags[of].rows() as u32, bags[to].rows() as u32, table.len());
+        let (rows, grid) = (result.matrix().0 as u32, Grid::new(tasks, THREADS).times(heads).shared(shared(3)));
+        let table = gpu.upload(&[tasks, 5], &table.0)?;
+        let launch = if keys { pathway_attention_keys } else { pathway_attention_queries };
+        let (q, k, owed, t) = (&packed[of], &packed[to], (&grads[of], &kept.log_sum[of], &dots[of]), tasks as u32);
+        launch(gpu, grid, q, k, &table, owed.0, owed.1, owed.2, result, n, m, t, rows, h, d, scale)
+    };
+    let (mut parts, mut patches) = (gpu.alloc::<T>(&[tables.slots, columns])?, gpu.alloc(packed[1].shape())?);
+    back(0, 0, false, &tables.genes, &mut parts)?;
+    back(0, 1, false, &tables.genes_over_patches, &mut parts)?;
+    back(1, 0, false, &tables.patches, &mut patches)?;
+    // Keys of the first's rows, over the queries of the others: the same tables the other way round.
+    back(0, 0, true, &tables.genes, &mut parts)?;
+    back(1, 0, true, &tables.genes_over_patches, &mut parts)?;
+    back(0, 1, true, &tables.patches, &mut patches)?;
+    let mut genes = gpu.alloc(packed[0].shape())?;
+    let places = gpu.upload(&[bags[0].rows(), 3], &tables.places)?;
+    let (rows, slots, grid) = (bags[0].rows(), tables.slots as u32, Grid::over(genes.len(), 256, 256));
+    pathway_attention_sum(gpu, grid, &parts, &places, &mut genes, rows as u32, slots, columns as u32)?;
+    Ok([genes, patches])
+}

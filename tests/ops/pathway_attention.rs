@@ -1,0 +1,174 @@
+//! Attention of gene and patch tokens.
+
+use onkos::ops::PathwayAttention;
+use onkos::{Device, Ragged, Real, Result, Tape, Tensor, Var};
+
+use crate::harness::*;
+
+/// The formula, with whole rows of scores and sums in the type itself.
+fn naive<T: Real>(heads: usize, x: &[Tensor<T>], bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
+    let width = x[0].matrix().1 / 3;
+    let d = width / heads;
+    let at = |of: usize, row: usize, part: usize, column: usize| x[of].host()[row * 3 * width + part * width + column];
+    let of = |side: usize| {
+        Tensor::from_fn(&[bags[side].rows(), width], |i| {
+            let (row, column) = (i / width, i % width);
+            let (bag, head) = (bags[side].bag_of(row), column / d);
+            let mut keys: Vec<(usize, usize)> = bags[0].bag(bag).map(|j| (0, j)).collect();
+            if side == 0 {
+                keys.extend(bags[1].bag(bag).map(|j| (1, j)));
+            }
+            let score = |&(of, j): &(usize, usize)| {
+                let each = (head * d..(head + 1) * d).map(|c| at(side, row, 0, c) * at(of, j, 1, c));
+                each.sum::<T>() / T::of((d as f64).sqrt())
+            };
+            let scores: Vec<T> = keys.iter().map(score).collect();
+            let max = scores.iter().fold(T::neg_infinity(), |max, s| max.max(*s));
+            let weights: Vec<T> = scores.iter().map(|s| (*s - max).exp()).collect();
+            let total = weights.iter().copied().sum::<T>();
+            if keys.is_empty() {
+                return T::zero();
+            }
+            weights.iter().zip(&keys).map(|(w, &(of, j))| *w / total * at(of, j, 2, column)).sum::<T>()
+        })
+    };
+    vec![of(0), of(1)]
+}
+
+fn apply<T: Real>(heads: usize, bags: &[Ragged; 2]) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
+    move |tape, v| Ok(PathwayAttention { heads }.forward(tape, (&v[0], &bags[0]), (&v[1], &bags[1]))?.into())
+}
+
+/// Scores of either sign, some of them large, so that a key that should not be there would be seen.
+fn inputs<T: Real>(width: usize, bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
+    let of = |name: &str, rows: usize| {
+        let x: Tensor<T> = normal(name, &[rows, 3 * width]);
+        Tensor::from_fn(&[rows, 3 * width], |i| x.host()[i] + T::of(if i % 7 == 0 { 1.0 } else { 0.0 }))
+    };
+    vec![of("genes", bags[0].rows()), of("patches", bags[1].rows())]
+}
+
+/// Genes and patches of each patient, width, heads: no patient, no genes, no patches, tiles and chunks with and without a rest.
+fn cases() -> Vec<([Ragged; 2], usize, usize)> {
+    let bags = |genes: &[usize], patches: &[usize]| [genes, patches].map(|n| Ragged::from_lengths(n.iter().copied()));
+    vec![
+        (bags(&[], &[]), 4, 1),
+        (bags(&[0, 1, 3], &[2, 0, 0]), 3, 1),
+        (bags(&[33, 0, 5], &[31, 32, 70]), 8, 2),
+        (bags(&[7, 1, 32], &[0, 1025, 33]), 12, 3),
+        (bags(&[130], &[1100]), 128, 1),
+    ]
+}
+
+#[test]
+fn values_are_as_good_as_plain_arithmetic() {
+    for (bags, width, heads) in cases() {
+        let single = inputs::<f32>(width, &bags);
+        let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+        let (oracle, plain) = (naive(heads, &double, &bags), naive(heads, &single, &bags));
+        let (got, exact) = (values(apply(heads, &bags), &single), values(apply(heads, &bags), &double));
+        for (side, name) in ["genes", "patches"].into_iter().enumerate() {
+            let what = format!("{name}, {:?}, width {width}", bags[side].offsets());
+            // Of so many keys each value is a sum.
+            let terms = bags[0].longest() + if side == 0 { bags[1].longest() } else { 0 };
+            assert_sums_as_good_as_plain(&what, got[side].host(), plain[side].host(), oracle[side].host(), terms);
+            assert_golden(&what, exact[side].host(), oracle[side].host(), 1e-13);
+        }
+    }
+}
+
+#[test]
+fn gradients_are_as_good_as_plain_arithmetic() {
+    for (bags, width, heads) in cases() {
+        let what = format!("width {width}, {:?}", bags[1].offsets());
+        assert_gradients_as_good_as_plain(&what, apply(heads, &bags), apply(heads, &bags), &inputs(width, &bags));
+    }
+}
+
+#[test]
+fn gradient_matches_finite_differences() {
+    let bags = [[2, 0, 3], [3, 2, 0]].map(Ragged::from_lengths);
+    assert_gradients_match_finite_differences("pathway attention", apply(2, &bags), &inputs(4, &bags));
+}
+
+#[test]
+fn a_patient_gives_the_same_bits_in_any_batch() {
+    let bags = [[5, 33], [600, 40]].map(Ragged::from_lengths);
+    let x = inputs::<f32>(8, &bags);
+    let together = values(apply(1, &bags), &x);
+    for b in 0..2 {
+        let one = [0, 1].map(|i| Ragged::uniform(1, bags[i].bag(b).len()));
+        let rows = |of: usize| {
+            let order: Vec<usize> = bags[of].bag(b).collect();
+            let data = order.iter().flat_map(|&r| x[of].host()[r * 24..(r + 1) * 24].iter().copied()).collect();
+            Tensor::new(&[order.len(), 24], data).unwrap()
+        };
+        let alone = values(apply(1, &one), &[rows(0), rows(1)]);
+        for of in 0..2 {
+            let rows = bags[of].bag(b);
+            assert_eq!(alone[of].host(), &together[of].host()[rows.start * 8..rows.end * 8], "bag {b}, side {of}");
+        }
+    }
+}
+
+#[test]
+fn the_order_of_patches_does_not_matter_beyond_rounding() {
+    let bags = [[9], [800]].map(Ragged::from_lengths);
+    let x = inputs::<f64>(6, &bags);
+    let reversed: Vec<usize> = (0..800).rev().collect();
+    let got = values(apply(1, &bags), &[x[0].clone(), rows_of(&x[1], &reversed)]);
+    let want = values(apply(1, &bags), &x);
+    assert_golden("genes", got[0].host(), want[0].host(), 1e-14);
+    assert_golden("patches", rows_of(&got[1], &reversed).host(), want[1].host(), 1e-14);
+}
+
+#[test]
+fn large_scores_stay_finite_and_the_largest_takes_all() {
+    let bags = [[2], [40]].map(Ragged::from_lengths);
+    let mut x = inputs::<f32>(4, &bags);
+    x[0].host_mut()[..4].fill(300.0);
+    x[1].host_mut()[12 * 39 + 4..12 * 39 + 8].fill(300.0);
+    let got = values(apply(1, &bags), &x);
+    assert_eq!(got[0].host()[..4], x[1].host()[12 * 39 + 8..12 * 40]);
+    assert!(got.iter().all(|x| x.host().iter().all(|x| x.is_finite())));
+}
+
+#[test]
+fn nan_of_one_patient_reaches_no_other() {
+    let bags = [[3, 2], [4, 5]].map(Ragged::from_lengths);
+    let mut x = inputs::<f32>(4, &bags);
+    x[1].host_mut()[5] = f32::NAN;
+    let got = values(apply(1, &bags), &x);
+    assert!(got[0].host()[..12].iter().all(|x| x.is_nan()));
+    assert!(got[0].host()[12..].iter().chain(&got[1].host()[16..]).all(|x| x.is_finite()));
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let bags = [[40, 7, 0], [9000, 100, 5]].map(Ragged::from_lengths);
+    let x = inputs::<f32>(8, &bags);
+    let cot = [normal("genes cotangent", &[47, 8]), normal("patches cotangent", &[9105, 8])];
+    assert_same_on_any_number_of_threads(|| gradients(apply(1, &bags), &x, &cot));
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let tape = Tape::<f32>::inference(Device::Cpu);
+    let var = |shape: &[usize]| Var::constant(Tensor::zeros(shape));
+    let bags = |n: usize| Ragged::uniform(1, n);
+    let op = PathwayAttention { heads: 1 };
+    let error = |op: PathwayAttention, genes: &[usize], patches: &[usize], bags: [&Ragged; 2]| {
+        op.forward(&tape, (&var(genes), bags[0]), (&var(patches), bags[1])).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error(op, &[2, 6], &[3, 9], [&bags(2), &bags(3)]),
+        "pathway_attention: patches must have shape [3, 6], queries, keys and values of the rows of all bags, but has [3, 9]"
+    );
+    assert_eq!(
+        error(op, &[2, 6], &[4, 6], [&bags(2), &Ragged::uniform(2, 2)]),
+        "pathway_attention: patch_bags must have shape 1 bags, as of genes, but has [2]"
+    );
+    let want = "pathway_attention.heads must be a divisor of the width, with at most 128 features a head, but is";
+    assert_eq!(error(PathwayAttention { heads: 3 }, &[2, 6], &[3, 6], [&bags(2), &bags(3)]), format!("{want} 3"));
+    assert_eq!(error(op, &[1, 387], &[1, 387], [&bags(1), &bags(1)]), format!("{want} 1"));
+}
