@@ -79,6 +79,14 @@ pub enum Error {
         /// The shape in the file; `None` if it is not there.
         got: Option<Vec<usize>>,
     },
+    /// Weights that are not those of the published implementation of a model.
+    #[error("these are not the weights of the published model: missing {missing:?}, not of it {left:?}")]
+    Published {
+        /// Names that it has.
+        missing: Vec<String>,
+        /// Names that it has not.
+        left: Vec<String>,
+    },
     /// A model file has a parameter that its own recipe has no layer for.
     #[error("parameter {name} is in the file, but no layer of its recipe reads it; the file is damaged")]
     SpareParameter {
@@ -94,6 +102,18 @@ pub enum Error {
         cohort: String,
         /// What it lacks.
         modality: Modality,
+    },
+    /// A model that cannot do without a modality.
+    #[error(
+        "model {model} needs {modality}, but a training on cohort {cohort} has none; add its section to the cohort file, name it in inputs.modalities if they are named, or choose another model.name"
+    )]
+    ModelNeeds {
+        /// Its name.
+        model: &'static str,
+        /// What it needs.
+        modality: Modality,
+        /// The source.
+        cohort: String,
     },
     /// A cohort has neither of the modalities that a model could see.
     #[error("cohort {cohort} has nothing that the model sees; add [rna] or [slides] to its cohort file")]

@@ -1,6 +1,6 @@
 //! How much memory of a device a batch takes: the tensors that are there at once, counted.
 
-use super::{FusionConfig, ModelConfig, Recipe};
+use super::{FusionConfig, ModelConfig, Recipe, SurvPathConfig};
 use crate::device::{Device, Precision, Products};
 use crate::element::Element;
 use crate::features::FeatureType;
@@ -119,10 +119,17 @@ impl Footprint {
         self.copied.map_or(0, |precision| copy_bytes(precision, name, rows, columns))
     }
 
+    /// The width of a token.
+    fn width(&self) -> usize {
+        match &self.model {
+            ModelConfig::Fusion(c) => c.width,
+            ModelConfig::SurvPath(c) => c.width,
+        }
+    }
+
     /// The copies that the projection of the patches wants.
     fn projected(&self, patches: usize) -> usize {
-        let ModelConfig::Fusion(c) = &self.model;
-        self.copy(self.dtype.name(), patches, self.features) + self.copy(f32::NAME, c.width, self.features)
+        self.copy(self.dtype.name(), patches, self.features) + self.copy(f32::NAME, self.width(), self.features)
     }
 
     /// The bytes that a pass over a batch takes besides parameters, their gradients and the optimiser.
@@ -144,17 +151,22 @@ impl Footprint {
     /// In prediction nothing is kept. What is taken is never more, and at least three quarters of it where there are
     /// some hundred tokens (tests/device/memory.rs).
     pub fn bytes(&self, batch: BatchSize, training: bool) -> u64 {
-        let ModelConfig::Fusion(c) = &self.model;
         let patches = if self.features > 0 { batch.patches } else { 0 };
         let tokens = batch.patients * self.signatures;
         // Both passes have the inputs, and the tables of the bags: where they begin, their segments, who is in them.
         let inputs = patches * self.features * self.dtype.bytes() + batch.patients * self.genes * WORD;
         let segments = (patches + tokens) / crate::shape::SEGMENT + 2 * batch.patients;
         let tables = 16 * WORD * (batch.patients + 1) + WORD * segments;
+        let always = inputs + tables + self.standardized();
+        let c = match &self.model {
+            ModelConfig::Fusion(c) => c,
+            ModelConfig::SurvPath(c) => {
+                return (always + self.survpath(c, patches, tokens, batch.patients, training)) as u64;
+            }
+        };
         let modalities = usize::from(self.features > 0) + usize::from(self.signatures > 0);
         let joined = batch.patients * modalities * (c.heads * c.width + 1) * WORD;
         let hidden = batch.patients * (c.head_hidden + HAZARDS) * WORD;
-        let always = inputs + tables + self.standardized();
         let at_once = if training {
             self.training(c, patches, tokens, batch.patients, joined, hidden)
         } else {
@@ -165,8 +177,40 @@ impl Footprint {
 
     /// The weight of the projection with the standardisation folded in.
     fn standardized(&self) -> usize {
-        let ModelConfig::Fusion(c) = &self.model;
-        self.features * c.width * WORD
+        self.features * self.width() * WORD
+    }
+
+    /// What SurvPath takes at once, with tokens of `D` and an attention of `E` and `H` heads, in elements a token:
+    ///
+    /// | what | elements |
+    /// |---|---|
+    /// | tokens, and normalised | `2 D`; with CADE the entangled ones, too |
+    /// | queries, keys, values; what is attended to | `4 E + H` |
+    /// | normalised, the argument of GELU, what the second layer reads and gives | `4 E` |
+    /// | the gradient of a layer norm at the end, and of its argument | `2 E` |
+    /// | or those of the attention, when the four above are gone | `4 E + H` |
+    ///
+    /// Gene tokens have the layers of their nets besides, and a part for each chunk of patches in the attention.
+    fn survpath(&self, c: &SurvPathConfig, patches: usize, tokens: usize, patients: usize, training: bool) -> usize {
+        let (d, e, h, n) = (c.width, c.attention_width, c.heads, patches + tokens);
+        let copies = self.projected(patches) + self.copy(f32::NAME, n, d.max(e)) + self.copy(f32::NAME, 3 * e, d);
+        let slots = self.signatures * (2 * patients + patches / 512);
+        if !training {
+            let packing = patches * (2 * d + 3 * e) + tokens * 3 * e;
+            let attending = n * (4 * e + h) + slots * (e + h);
+            return packing.max(attending).max(tokens * 3 * d) * WORD + copies;
+        }
+        let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
+        let gained = c.sdir.genes.is_some_and(|sdir| sdir.gain.is_active());
+        let plugged = match &c.cade {
+            Some(cade) if cade.statistics == Statistics::Differentiated => n * (d + 30),
+            Some(_) => n * (d + 4),
+            None => 0,
+        };
+        let plugged = plugged + if gained { tokens * d } else { 0 };
+        let kept = nets + plugged + n * (2 * d + 4 * e + h);
+        let moments = [kept + n * 6 * e, kept + n * (4 * e + h) + slots * 3 * e];
+        moments.into_iter().max().unwrap_or(0) * WORD + copies
     }
 
     fn training(

@@ -24,12 +24,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::plugins::{Plugins, SdirConfig, Tokens};
 use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{AttentionPool, Builder, Dense, GeneNets, Pass};
-use crate::ops::sdir::Gain;
-use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, Sdir};
+use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind};
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -64,32 +64,6 @@ pub struct FusionConfig {
     /// starts from the published settings; absent it is ours, [`Cade::smooth`].
     #[serde(with = "super::off")]
     pub cade: Option<Cade>,
-}
-
-/// Where the token mask and gain act. Slides are the strong modality, genes the weak one. `genes = false` in a run file
-/// switches one off; a table starts from the published settings (half of the tokens masked, no gain).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SdirConfig {
-    /// On gene tokens. A gain here measures weakness by the energy of the patch tokens. Ours, when absent: a quarter
-    /// masked, and a Gaussian gain.
-    #[serde(with = "super::off")]
-    pub genes: Option<Sdir>,
-    /// On patch tokens. As published, when absent: half masked.
-    #[serde(with = "super::off")]
-    pub patches: Option<Sdir>,
-}
-
-impl SdirConfig {
-    /// Off on both modalities.
-    pub const OFF: SdirConfig = SdirConfig { genes: None, patches: None };
-}
-
-impl Default for SdirConfig {
-    fn default() -> SdirConfig {
-        let genes = Sdir { p: 0.25, gain: Gain::Gaussian { gamma: 1.0, k: 1.0 }, ..Sdir::default() };
-        SdirConfig { genes: Some(genes), patches: Some(Sdir::default()) }
-    }
 }
 
 impl Default for FusionConfig {
@@ -144,13 +118,7 @@ impl FusionConfig {
                 return Err(Error::Setting { name, want: "at least 0 and below 1", value: p.to_string() });
             }
         }
-        for sdir in [&self.sdir.genes, &self.sdir.patches].into_iter().flatten() {
-            sdir.check()?;
-        }
-        if self.sdir.patches.is_some_and(|sdir| sdir.gain.is_active()) {
-            let want = "none: slides are the strong modality, a gain belongs in model.sdir.genes";
-            return Err(Error::Setting { name: "model.sdir.patches.gain", want, value: "set".into() });
-        }
+        self.sdir.check()?;
         self.cade.as_ref().map_or(Ok(()), Cade::check)
     }
 }
@@ -164,15 +132,6 @@ pub struct Fusion<T> {
     hidden: Option<Dense<T>>,
     risk: Dense<T>,
 }
-
-/// Tokens of one modality: rows in bags, one bag a patient.
-struct Tokens<T> {
-    rows: Var<T>,
-    bags: Ragged,
-}
-
-/// Gene tokens and patch tokens, as far as there are any.
-type Both<T> = (Option<Tokens<T>>, Option<Tokens<T>>);
 
 impl<T: Real> Fusion<T> {
     pub(super) fn new(b: &mut Builder<T>, config: &FusionConfig, shape: &InputShape<T>, outputs: usize) -> Fusion<T> {
@@ -211,14 +170,8 @@ impl<T: Real> Fusion<T> {
         let draws = |purpose: &str| pass.draws(purpose).zip(patients.as_ref()).map(|(d, p)| p.of_purpose(d));
         let genes = self.gene_tokens(pass, batch, patients.as_ref())?;
         let patches = self.patch_tokens(pass, batch, &draws)?;
-        let (genes, patches) = self.rebalance(pass, genes, patches, &draws)?;
-        let (genes, patches) = match (genes, patches, &c.cade) {
-            (Some(g), Some(p), Some(cade)) => {
-                let [rows_g, rows_p] = self.entangle(pass, cade, [&g, &p], &draws)?;
-                (Some(Tokens { rows: rows_g, ..g }), Some(Tokens { rows: rows_p, ..p }))
-            }
-            (genes, patches, _) => (genes, patches),
-        };
+        let plugins = Plugins { sdir: &c.sdir, cade: c.cade.as_ref() };
+        let (genes, patches) = plugins.apply(pass, genes, patches, &draws)?;
         let mut attention = Attention { patches: None, genes: None };
         let mut parts = Vec::new();
         if let Some((_, pool)) = &self.genes {
@@ -263,68 +216,6 @@ impl<T: Real> Fusion<T> {
         let dropout = Dropout { p: self.config.patch_dropout, kind: DropoutKind::Plain };
         let rows = dropout.forward(pass.tape, &rows, &patches.bags, draws("patches.dropout").as_ref())?;
         Ok(Some(Tokens { rows, bags: patches.bags.clone() }))
-    }
-
-    fn rebalance(
-        &self,
-        pass: &Pass<'_, T>,
-        genes: Option<Tokens<T>>,
-        patches: Option<Tokens<T>>,
-        draws: &impl Fn(&str) -> Option<BagDraws>,
-    ) -> Result<Both<T>> {
-        let (strong_draws, weak_draws) = (draws("sdir.patches"), draws("sdir.genes"));
-        // A mask without a gain waits until the entanglement applies it on the way in and saves a pass.
-        let entangled = self.config.cade.is_some() && genes.is_some() && patches.is_some();
-        let genes = match (genes, self.config.sdir.genes) {
-            (Some(tokens), Some(sdir)) => {
-                let scale = match (&patches, sdir.gain.is_active()) {
-                    (Some(strong), true) => {
-                        let mask = self.config.sdir.patches.unwrap_or(Sdir { p: 0.0, ..Sdir::default() });
-                        Some(mask.strong_scale(strong.rows.value(), &strong.bags, strong_draws.as_ref())?)
-                    }
-                    // Without a strong modality there is nothing to be weak against: a scale of 0 has no gain.
-                    (None, true) => Some(pass.tape.device().zeros(&[tokens.bags.bags()])?),
-                    (_, false) => None,
-                };
-                if entangled && !sdir.gain.is_active() {
-                    Some(tokens)
-                } else {
-                    let rows =
-                        sdir.forward(pass.tape, &tokens.rows, &tokens.bags, weak_draws.as_ref(), scale.as_ref())?;
-                    Some(Tokens { rows, ..tokens })
-                }
-            }
-            (tokens, _) => tokens,
-        };
-        let patches = match (patches, self.config.sdir.patches) {
-            (Some(tokens), Some(sdir)) if !entangled => {
-                let rows = sdir.forward(pass.tape, &tokens.rows, &tokens.bags, strong_draws.as_ref(), None)?;
-                Some(Tokens { rows, ..tokens })
-            }
-            (tokens, _) => tokens,
-        };
-        Ok((genes, patches))
-    }
-
-    fn entangle(
-        &self,
-        pass: &Pass<'_, T>,
-        cade: &Cade,
-        [genes, patches]: [&Tokens<T>; 2],
-        draws: &impl Fn(&str) -> Option<BagDraws>,
-    ) -> Result<[Var<T>; 2]> {
-        let mask = |sdir: Option<Sdir>, tokens: &Tokens<T>, name: &str| match sdir {
-            // Masked and scaled already, before its gain.
-            Some(sdir) if sdir.gain.is_active() => Ok(sdir.mask(&tokens.bags, draws(name).as_ref())?.applied()),
-            Some(sdir) => sdir.mask(&tokens.bags, draws(name).as_ref()),
-            None => Sdir::default().mask(&tokens.bags, None),
-        };
-        let masks = [
-            mask(self.config.sdir.genes, genes, "sdir.genes")?,
-            mask(self.config.sdir.patches, patches, "sdir.patches")?,
-        ];
-        let (rows, bags) = ([&genes.rows, &patches.rows], [&genes.bags, &patches.bags]);
-        cade.forward_masked(pass.tape, rows, bags, [&masks[0], &masks[1]], draws("cade").as_ref())
     }
 
     /// Pools the tokens of each patient into `parts`, with a flag that says who has any; gives the attention.

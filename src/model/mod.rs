@@ -10,20 +10,26 @@ mod feed;
 mod footprint;
 mod fusion;
 mod off;
+mod plugins;
 mod predictor;
+pub mod published;
 mod recipe;
 mod source;
+mod survpath;
 
 use serde::{Deserialize, Serialize};
 
 pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
 pub use footprint::{BatchSize, Footprint};
-pub use fusion::{Fusion, FusionConfig, SdirConfig};
+pub use fusion::{Fusion, FusionConfig};
+pub use plugins::SdirConfig;
 pub use predictor::{Attended, Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};
 pub use source::{Batching, Source, forward, predict, predict_all};
+pub use survpath::{SurvPath, SurvPathConfig};
 
+use crate::data::Modality;
 use crate::element::Real;
 use crate::error::Result;
 use crate::nn::{Builder, Params, Pass};
@@ -37,6 +43,21 @@ use crate::tensor::Tensor;
 pub enum ModelConfig {
     /// Gene and patch tokens, rebalanced, entangled, pooled and joined.
     Fusion(FusionConfig),
+    /// Gene tokens that attend to all tokens, patch tokens that attend to gene tokens (Jaume et al. 2024).
+    #[serde(rename = "survpath")]
+    SurvPath(SurvPathConfig),
+}
+
+impl From<FusionConfig> for ModelConfig {
+    fn from(config: FusionConfig) -> ModelConfig {
+        ModelConfig::Fusion(config)
+    }
+}
+
+impl From<SurvPathConfig> for ModelConfig {
+    fn from(config: SurvPathConfig) -> ModelConfig {
+        ModelConfig::SurvPath(config)
+    }
 }
 
 impl Default for ModelConfig {
@@ -53,6 +74,23 @@ impl ModelConfig {
     pub fn check(&self) -> Result<()> {
         match self {
             ModelConfig::Fusion(config) => config.check(),
+            ModelConfig::SurvPath(config) => config.check(),
+        }
+    }
+
+    /// The name, as in a run file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ModelConfig::Fusion(_) => "fusion",
+            ModelConfig::SurvPath(_) => "survpath",
+        }
+    }
+
+    /// The modalities that it cannot do without. Patients may lack one of them all the same.
+    pub fn needs(&self) -> &'static [Modality] {
+        match self {
+            ModelConfig::Fusion(_) => &[],
+            ModelConfig::SurvPath(_) => &[Modality::Genes, Modality::Patches],
         }
     }
 }
@@ -98,6 +136,8 @@ pub struct Attention<T> {
 pub enum Model<T> {
     /// See [`Fusion`].
     Fusion(Fusion<T>),
+    /// See [`SurvPath`].
+    SurvPath(SurvPath<T>),
 }
 
 impl<T: Real> Model<T> {
@@ -115,6 +155,7 @@ impl<T: Real> Model<T> {
         config.check()?;
         let model = match config {
             ModelConfig::Fusion(config) => Model::Fusion(Fusion::new(&mut builder, config, shape, outputs)),
+            ModelConfig::SurvPath(config) => Model::SurvPath(SurvPath::new(&mut builder, config, shape, outputs)?),
         };
         Ok((model, builder.finish()?))
     }
@@ -126,6 +167,7 @@ impl<T: Real> Model<T> {
     pub fn forward(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Output<T>> {
         match self {
             Model::Fusion(model) => model.forward(pass, batch),
+            Model::SurvPath(model) => model.forward(pass, batch),
         }
     }
 }

@@ -43,7 +43,7 @@ mod tests {
     fn false_switches_a_part_off_and_survives_a_round_trip() {
         let text = "[model]\nname = \"fusion\"\ncade = false\n[model.sdir]\ngenes = false\n";
         let config: RunConfig = toml::from_str(text).unwrap();
-        let ModelConfig::Fusion(fusion) = &config.model;
+        let ModelConfig::Fusion(fusion) = &config.model else { panic!("{config:?}") };
         assert_eq!((fusion.cade, fusion.sdir.genes), (None, None));
         assert_eq!(fusion.sdir.patches, FusionConfig::default().sdir.patches);
         assert_eq!(toml::from_str::<RunConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_table_starts_from_the_published_settings_and_true_or_unknown_keys_are_refused() {
         let with = |cade: &str| toml::from_str::<RunConfig>(&format!("[model]\nname = \"fusion\"\n{cade}\n"));
-        let ModelConfig::Fusion(fusion) = with("[model.cade]").unwrap().model;
+        let ModelConfig::Fusion(fusion) = with("[model.cade]").unwrap().model else { panic!("the default model") };
         assert_eq!(fusion.cade, Some(Cade::default()));
         assert!(with("cade = true").unwrap_err().to_string().contains("false or a table"));
         assert!(with("[model.cade]\nalhpa = 1.0").unwrap_err().to_string().contains("alhpa"));

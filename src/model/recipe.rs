@@ -82,6 +82,9 @@ impl Recipe {
             return Err(Error::NoModality { cohort: source.name.clone(), modality });
         }
         let uses = |modality| has(modality) && (inputs.modalities.is_empty() || inputs.modalities.contains(&modality));
+        if let Some(&modality) = config.model.needs().iter().find(|&&m| !uses(m)) {
+            return Err(Error::ModelNeeds { model: config.model.name(), modality, cohort: source.name.clone() });
+        }
         let genes = match &source.rna {
             Some(_) if uses(Modality::Genes) => Some(GeneInputs::fit(inputs, source, train)?),
             _ => None,

@@ -8,7 +8,7 @@ use crate::element::Real;
 use crate::error::Result;
 use crate::features::Rows;
 use crate::ops::{
-    Activation, Affine, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, Linear, Standardize,
+    Activation, Affine, AttentionMil, BagDraws, Dropout, DropoutKind, GroupedLinear, LayerNorm, Linear, Standardize,
 };
 use crate::shape::Ragged;
 use crate::tape::Var;
@@ -95,6 +95,31 @@ impl<T: Real> Dense<T> {
             }
             (bias, _) => self.op.forward(pass.tape, x, weight, bias),
         }
+    }
+}
+
+/// A layer norm with weight and bias.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    weight: ParamId,
+    bias: ParamId,
+}
+
+impl Norm {
+    /// Of rows of `width`: weight one, bias zero.
+    pub fn new<T: Real>(b: &mut Builder<T>, name: &str, width: usize) -> Norm {
+        b.scope(name, |b| Norm {
+            weight: b.param("weight", &[width], Init::Ones),
+            bias: b.param("bias", &[width], Init::Zeros),
+        })
+    }
+
+    /// `[N, width]` to the same.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward<T: Real>(&self, pass: &Pass<'_, T>, x: &Var<T>) -> Result<Var<T>> {
+        LayerNorm::default().forward(pass.tape, x, Some(pass.param(self.weight)), Some(pass.param(self.bias)))
     }
 }
 

@@ -6,5 +6,5 @@
 mod layers;
 mod params;
 
-pub use layers::{AttentionPool, Dense, GeneNets};
+pub use layers::{AttentionPool, Dense, GeneNets, Norm};
 pub use params::{Builder, Init, Noise, ParamId, Params, Pass, grads_of};

@@ -5,7 +5,8 @@ use onkos::config::{Loss, TrainConfig};
 use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
-    BatchSize, CohortSource, Footprint, FusionConfig, Model, ModelConfig, Recipe, SdirConfig, Source, predict,
+    BatchSize, CohortSource, Footprint, FusionConfig, Model, ModelConfig, Recipe, SdirConfig, Source, SurvPathConfig,
+    predict,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
@@ -25,7 +26,7 @@ const MOST: f64 = 4.0 / 3.0;
 #[derive(Clone)]
 struct Case {
     what: &'static str,
-    model: FusionConfig,
+    model: ModelConfig,
     modalities: Vec<Modality>,
     /// Patches of each patient, features of a patch, their type.
     rows: usize,
@@ -36,8 +37,8 @@ struct Case {
 }
 
 impl Case {
-    fn new(what: &'static str, rows: usize, width: usize, model: FusionConfig) -> Case {
-        let (dtype, patients) = (Dtype::F16, 6);
+    fn new(what: &'static str, rows: usize, width: usize, model: impl Into<ModelConfig>) -> Case {
+        let (dtype, patients, model) = (Dtype::F16, 6, model.into());
         Case { what, model, modalities: Vec::new(), rows, width, dtype, patients, cohort: false }
     }
 }
@@ -52,6 +53,8 @@ fn cases() -> Vec<Case> {
     let base = sized(32, 32, 1);
     let differentiated = Cade { statistics: Statistics::Differentiated, ..Cade::smooth() };
     let mask = Sdir::default();
+    let survpath = SurvPathConfig { width: 32, attention_width: 16, head_hidden: 8, ..SurvPathConfig::default() };
+    let plugged = SurvPathConfig { sdir: SdirConfig::default(), cade: Some(Cade::smooth()), ..survpath.clone() };
     vec![
         Case::new("many patches of few features", 300, 16, base.clone()),
         Case::new("few of many", 100, 512, sized(16, 16, 1)),
@@ -88,6 +91,9 @@ fn cases() -> Vec<Case> {
         Case { modalities: vec![Modality::Genes], patients: 40, ..Case::new("genes alone", 1, 8, base.clone()) },
         Case { patients: 40, ..Case::new("little but genes", 1, 8, base.clone()) },
         Case { patients: 2, ..Case::new("two long bags", 1300, 12, sized(20, 20, 1)) },
+        Case::new("survpath", 200, 24, survpath.clone()),
+        Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
+        Case::new("survpath, plugged into", 200, 24, plugged),
     ]
 }
 
@@ -115,7 +121,7 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
     let cohort = cohort(&study, &Case { patients: case.patients.max(6), ..case.clone() });
     let everybody: Vec<usize> = (0..case.patients).collect();
     let mut config = config(1);
-    config.model = ModelConfig::Fusion(case.model.clone());
+    config.model = case.model.clone();
     config.inputs.modalities.clone_from(&case.modalities);
     let recipe = Recipe::fit(&config, &cohort, &everybody).unwrap();
     let device = Device::Cuda(gpu);

@@ -1,7 +1,7 @@
 //! One step of a model with everything on: its loss and its gradient are as good as those of the CPU.
 
 use onkos::config::Loss;
-use onkos::model::{Batch, Source};
+use onkos::model::{Batch, ModelConfig, Source};
 use onkos::nn::Noise;
 use onkos::train::Step;
 use onkos::{Device, Real, Result};
@@ -52,15 +52,17 @@ fn loss_and_gradient_are_as_good_as_those_of_the_cpu() {
     let there = Device::Cuda(gpu);
     let memory = patients();
     let all: Vec<usize> = (0..6).collect();
-    for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
+    let each = [(Loss::Cox, 1), (Loss::Nll, 3)];
+    let models = [ModelConfig::from(everything()), everything_of_survpath().into()];
+    for (config, (loss, outputs)) in models.iter().flat_map(|model| each.map(|loss| (model, loss))) {
         for cohort in [false, true] {
             if cohort && loss == Loss::Nll {
                 continue;
             }
             let objective = memory.objective(loss);
             let batches = [vec![0, 1, 2], vec![3, 4], vec![5]];
-            let (model, params) = memory.build::<f32>(&everything(), outputs);
-            let (oracle_model, oracle_params) = memory.build::<f64>(&everything(), outputs);
+            let (model, params) = memory.build::<f32>(config, outputs);
+            let (oracle_model, oracle_params) = memory.build::<f64>(config, outputs);
             let placed = Placed(patients(), there);
             let params_there = params.to(there).unwrap();
             let (oracle, plain, got) = if cohort {
@@ -76,7 +78,7 @@ fn loss_and_gradient_are_as_good_as_those_of_the_cpu() {
                     objective.step(&model, &params_there, &placed, &all, NOISE).unwrap(),
                 )
             };
-            let what = format!("{loss:?}, cohort {cohort}");
+            let what = format!("{}, {loss:?}, cohort {cohort}", config.name());
             assert_eq!(got.weight, plain.weight, "{what}");
             let one = |step: f64| [step as f32];
             assert_as_good_as_plain(&format!("{what}, loss"), &one(got.loss), &one(plain.loss), &[oracle.loss]);

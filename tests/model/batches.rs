@@ -2,7 +2,7 @@
 
 use onkos::config::Loss;
 use onkos::model::predict;
-use onkos::model::{FusionConfig, Model, ModelConfig};
+use onkos::model::{Model, ModelConfig};
 use onkos::nn::{Builder, Noise};
 use onkos::{Ragged, Real};
 
@@ -13,13 +13,23 @@ fn seven() -> Memory {
     Memory::new([(true, 5), (false, 33), (true, 0), (true, 1), (false, 1), (true, 300), (true, 17)])
 }
 
-fn together<T: Real>(source: &Memory, config: &FusionConfig, outputs: usize, noise: Option<Noise>) -> Vec<T> {
+fn together<T: Real>(
+    source: &Memory,
+    config: &(impl Clone + Into<ModelConfig>),
+    outputs: usize,
+    noise: Option<Noise>,
+) -> Vec<T> {
     let (model, params) = source.build::<T>(config, outputs);
     let all: Vec<usize> = (0..source.patients.len()).collect();
     predict(&model, &params, source, &all, noise).unwrap().host().to_vec()
 }
 
-fn alone<T: Real>(source: &Memory, config: &FusionConfig, outputs: usize, noise: Option<Noise>) -> Vec<T> {
+fn alone<T: Real>(
+    source: &Memory,
+    config: &(impl Clone + Into<ModelConfig>),
+    outputs: usize,
+    noise: Option<Noise>,
+) -> Vec<T> {
     let (model, params) = source.build::<T>(config, outputs);
     let one = |p| predict(&model, &params, source, &[p], noise).unwrap().host().to_vec();
     (0..source.patients.len()).flat_map(one).collect()
@@ -29,12 +39,14 @@ fn alone<T: Real>(source: &Memory, config: &FusionConfig, outputs: usize, noise:
 fn a_batch_of_ragged_bags_equals_the_bags_one_by_one() {
     let mut source = seven();
     source.modality_dropout = 0.5;
-    for (noise, outputs) in [(None, 1), (None, 3), (Some(NOISE), 1), (Some(NOISE), 3)] {
-        let config = everything();
-        let oracle: Vec<f64> = alone(&source, &config, outputs, noise);
-        let plain: Vec<f32> = alone(&source, &config, outputs, noise);
-        let got: Vec<f32> = together(&source, &config, outputs, noise);
-        assert_as_good_as_plain(&format!("{noise:?}, {outputs} outputs"), &got, &plain, &oracle);
+    for model in [ModelConfig::from(everything()), everything_of_survpath().into()] {
+        for (noise, outputs) in [(None, 1), (None, 3), (Some(NOISE), 1), (Some(NOISE), 3)] {
+            let oracle: Vec<f64> = alone(&source, &model, outputs, noise);
+            let plain: Vec<f32> = alone(&source, &model, outputs, noise);
+            let got: Vec<f32> = together(&source, &model, outputs, noise);
+            let what = format!("{}, {noise:?}, {outputs} outputs", model.name());
+            assert_as_good_as_plain(&what, &got, &plain, &oracle);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use onkos::config::{Loss, TrainConfig};
 use onkos::model::Source;
+use onkos::model::SurvPathConfig;
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::ops::cade::{Bandwidth, Cade, Statistics};
@@ -61,9 +62,9 @@ impl Memory {
         }
     }
 
-    pub fn build<T: Real>(&self, config: &FusionConfig, outputs: usize) -> (Model<T>, Params<T>) {
+    pub fn build<T: Real>(&self, config: &(impl Clone + Into<ModelConfig>), outputs: usize) -> (Model<T>, Params<T>) {
         // Drawn in f32, so that both precisions have the same model.
-        let model = ModelConfig::Fusion(config.clone());
+        let model = config.clone().into();
         let (_, params) = Model::<f32>::build(&model, &self.shape(), outputs, Builder::new(1)).unwrap();
         let (model, mut own) = Model::<T>::build(&model, &self.shape(), outputs, Builder::new(1)).unwrap();
         let names = own.names().to_vec();
@@ -162,6 +163,13 @@ pub fn everything() -> FusionConfig {
         }),
         ..FusionConfig::default()
     }
+}
+
+/// Small sizes of SurvPath, with the same plug-ins.
+pub fn everything_of_survpath() -> SurvPathConfig {
+    let FusionConfig { sdir, cade, .. } = everything();
+    let sizes = SurvPathConfig { width: 6, attention_width: 4, heads: 2, head_hidden: 3, ..SurvPathConfig::default() };
+    SurvPathConfig { sdir, cade, ..sizes }
 }
 
 /// The same without the gain, whose scale is a constant to the gradient and a function to finite differences.

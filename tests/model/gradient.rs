@@ -6,8 +6,8 @@
 //! is made of patch tokens, and the statistics of a detached CADE.
 
 use onkos::config::Loss;
-use onkos::model::FusionConfig;
 use onkos::model::predict;
+use onkos::model::{FusionConfig, ModelConfig, SdirConfig};
 use onkos::nn::Params;
 use onkos::ops::cade::Statistics;
 
@@ -15,7 +15,13 @@ use crate::fixture::*;
 
 /// The rule of the harness, for one objective of many parameters: Richardson's derivative with its own error estimate.
 #[track_caller]
-fn assert_gradient(what: &str, config: &FusionConfig, loss: Loss, outputs: usize, compared: impl Fn(&str) -> bool) {
+fn assert_gradient(
+    what: &str,
+    config: &(impl Clone + Into<ModelConfig>),
+    loss: Loss,
+    outputs: usize,
+    compared: impl Fn(&str) -> bool,
+) {
     let source = Memory::four();
     let (model, params) = source.build::<f64>(config, outputs);
     let objective = source.objective(loss);
@@ -63,6 +69,17 @@ fn gradient_of_every_parameter_matches_finite_differences_in_training() {
         (config.gated, config.head_hidden, config.heads) = (false, 0, 1);
         assert_gradient(&format!("{loss:?}, plain"), &config, loss, outputs, |_| true);
     }
+}
+
+#[test]
+fn gradient_of_survpath_matches_finite_differences_in_training() {
+    let mut config = everything_of_survpath();
+    config.sdir.genes = config.sdir.patches;
+    for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
+        assert_gradient(&format!("{loss:?}, plugged in"), &config, loss, outputs, |_| true);
+    }
+    (config.sdir, config.cade) = (SdirConfig::OFF, None);
+    assert_gradient("plain", &config, Loss::Cox, 1, |_| true);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The fusion model as a whole: its gradient, its batches, its training, its file.
+//! Models as a whole: their gradients, batches, trainings, files, and what the published implementations give.
 
 #![allow(unreachable_pub)]
 
@@ -6,6 +6,9 @@ mod batches;
 mod cohort_step;
 mod figures;
 mod fixture;
+#[path = "../common/golden.rs"]
+#[allow(dead_code, reason = "shared, of which this uses a part")]
+mod golden;
 mod gradient;
 #[path = "../ops/harness.rs"]
 #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a NaN is off, too")]
@@ -14,6 +17,7 @@ mod harness;
 mod leakage;
 mod modalities;
 mod model_file;
+mod published;
 mod study;
 mod threads;
 mod training;

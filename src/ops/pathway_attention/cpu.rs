@@ -290,12 +290,8 @@ pub(super) fn backward<T: Real>(
 ) -> Both<Tensor<T>> {
     let rows = [0, 1].map(|i| Rows { packed: packed[i].host(), dims });
     let dot = [0, 1].map(|i| dots(dims, &kept.out[i], &grads[i]));
-    let [genes, patches] = [0, 1].map(|i| Owed {
-        rows: rows[i],
-        grad: grads[i].host(),
-        log_sum: kept.log_sum[i].host(),
-        dot: &dot[i],
-    });
+    let [genes, patches] =
+        [0, 1].map(|i| Owed { rows: rows[i], grad: grads[i].host(), log_sum: kept.log_sum[i].host(), dot: &dot[i] });
     let step = 3 * dims.width();
     let [mut to_genes, mut to_patches] = [0, 1].map(|i| Tensor::zeros(packed[i].shape()));
     let arrays = [(to_patches.host_mut(), step), (&mut [][..], 0)];

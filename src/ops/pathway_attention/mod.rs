@@ -133,7 +133,8 @@ impl PathwayAttention {
         }
         for (arg, (x, bags)) in [("genes", genes), ("patches", patches)] {
             if x.value().matrix() != (bags.rows(), 3 * width) || 3 * width != columns {
-                let want = format!("[{}, {}], queries, keys and values of the rows of all bags", bags.rows(), 3 * width);
+                let want =
+                    format!("[{}, {}], queries, keys and values of the rows of all bags", bags.rows(), 3 * width);
                 return Err(Error::Shape { op: "pathway_attention", arg, want, got: x.shape().to_vec() });
             }
         }
