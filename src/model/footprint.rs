@@ -1,6 +1,6 @@
 //! How much memory of a device a batch takes: the tensors that are there at once, counted.
 
-use super::{FusionConfig, ModelConfig, Recipe, SurvPathConfig};
+use super::{AbmilConfig, FusionConfig, ModelConfig, Pool, Recipe, SdirConfig, SurvPathConfig};
 use crate::device::{Device, Precision, Products};
 use crate::element::Element;
 use crate::features::FeatureType;
@@ -124,6 +124,8 @@ impl Footprint {
         match &self.model {
             ModelConfig::Fusion(c) => c.width,
             ModelConfig::SurvPath(c) => c.width,
+            ModelConfig::Abmil(c) => c.width,
+            ModelConfig::Snn(_) => 0,
         }
     }
 
@@ -158,8 +160,18 @@ impl Footprint {
         let segments = (patches + tokens) / crate::shape::SEGMENT + 2 * batch.patients;
         let tables = 16 * WORD * (batch.patients + 1) + WORD * segments;
         let always = inputs + tables + self.standardized();
+        let of_slides;
         let c = match &self.model {
             ModelConfig::Fusion(c) => c,
+            ModelConfig::Abmil(c) => {
+                of_slides = like_fusion(c);
+                &of_slides
+            }
+            // A row of each layer and of what is dropped of it, and their gradients.
+            ModelConfig::Snn(c) => {
+                let widths = c.widths.iter().sum::<usize>() + HAZARDS;
+                return (always + batch.patients * (self.genes + 4 * widths) * WORD) as u64;
+            }
             ModelConfig::SurvPath(c) => {
                 return (always + self.survpath(c, patches, tokens, batch.patients, training)) as u64;
             }
@@ -296,6 +308,22 @@ impl Footprint {
 
 /// Outputs that a model is taken to have at most: the bins of a discrete-time one.
 const HAZARDS: usize = 16;
+
+/// Attention MIL as the fusion model of slides alone that has the same tensors of patches.
+fn like_fusion(c: &AbmilConfig) -> FusionConfig {
+    FusionConfig {
+        width: c.width,
+        attention_width: if c.pool == Pool::Mean { 0 } else { c.attention_width },
+        gated: c.pool == Pool::Gated,
+        patch_activation: Activation::Relu,
+        patch_dropout: c.dropout,
+        head_hidden: c.width,
+        head_dropout: c.dropout,
+        sdir: SdirConfig::OFF,
+        cade: None,
+        ..FusionConfig::default()
+    }
+}
 
 /// One modality of `n` tokens.
 fn side(c: &FusionConfig, n: usize, patients: usize, chain: Chain<'_>) -> Side {

@@ -97,9 +97,7 @@ impl FusionConfig {
             ("model.attention_width", self.attention_width),
             ("model.heads", self.heads),
         ] {
-            if !(1..=65_536).contains(&size) {
-                return Err(Error::Setting { name, want: "between 1 and 65536", value: size.to_string() });
-            }
+            super::size(name, size)?;
         }
         if self.head_hidden > 65_536 {
             let (name, want) = ("model.head_hidden", "at most 65536");
@@ -114,9 +112,7 @@ impl FusionConfig {
             ("model.patch_dropout", self.patch_dropout),
             ("model.head_dropout", self.head_dropout),
         ] {
-            if !(0.0..1.0).contains(&p) {
-                return Err(Error::Setting { name, want: "at least 0 and below 1", value: p.to_string() });
-            }
+            super::probability(name, p)?;
         }
         self.sdir.check()?;
         self.cade.as_ref().map_or(Ok(()), Cade::check)
@@ -142,11 +138,7 @@ impl<T: Real> Fusion<T> {
         });
         let patches = shape.patches.as_ref().map(|patches| {
             b.scope("patches", |b| {
-                let project = Dense::new(b, "project", patches.width, c.width, c.patch_activation);
-                let project = match &patches.standard {
-                    Some((mean, deviation)) => project.standardized(mean.clone(), deviation.clone()),
-                    None => project,
-                };
+                let project = patches.project(b, c.width, c.patch_activation);
                 (project, pool(b))
             })
         });
@@ -156,10 +148,7 @@ impl<T: Real> Fusion<T> {
             0 => (None, joined),
             hidden => (Some(Dense::new(b, "hidden", joined, hidden, Activation::Elu)), hidden),
         });
-        let risk = b.scope("head", |b| match outputs {
-            1 => Dense::without_bias(b, "risk", last, 1),
-            bins => Dense::new(b, "hazards", last, bins, Activation::Identity),
-        });
+        let risk = b.scope("head", |b| super::risk_layer(b, last, outputs));
         Fusion { config: c, genes, patches, hidden, risk }
     }
 

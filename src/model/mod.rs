@@ -4,6 +4,7 @@
 //! it, and `forward`. To add one: write that file, add a variant to [`ModelConfig`] and to [`Model`], and the
 //! compiler names the few places that match on them.
 
+mod abmil;
 mod batch;
 mod cohort_source;
 mod feed;
@@ -14,11 +15,13 @@ mod plugins;
 mod predictor;
 pub mod published;
 mod recipe;
+mod snn;
 mod source;
 mod survpath;
 
 use serde::{Deserialize, Serialize};
 
+pub use abmil::{Abmil, AbmilConfig, Pool};
 pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
 pub use footprint::{BatchSize, Footprint};
@@ -26,13 +29,15 @@ pub use fusion::{Fusion, FusionConfig};
 pub use plugins::SdirConfig;
 pub use predictor::{Attended, Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};
+pub use snn::{Snn, SnnConfig};
 pub use source::{Batching, Source, forward, predict, predict_all};
 pub use survpath::{SurvPath, SurvPathConfig};
 
 use crate::data::Modality;
 use crate::element::Real;
-use crate::error::Result;
-use crate::nn::{Builder, Params, Pass};
+use crate::error::{Error, Result};
+use crate::nn::{Builder, Dense, Params, Pass};
+use crate::ops::Activation;
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -46,6 +51,10 @@ pub enum ModelConfig {
     /// Gene tokens that attend to all tokens, patch tokens that attend to gene tokens (Jaume et al. 2024).
     #[serde(rename = "survpath")]
     SurvPath(SurvPathConfig),
+    /// Attention MIL on slides alone (Ilse et al. 2018), or the mean of the patches.
+    Abmil(AbmilConfig),
+    /// A self-normalising network on genes alone (Klambauer et al. 2017).
+    Snn(SnnConfig),
 }
 
 impl From<FusionConfig> for ModelConfig {
@@ -57,6 +66,18 @@ impl From<FusionConfig> for ModelConfig {
 impl From<SurvPathConfig> for ModelConfig {
     fn from(config: SurvPathConfig) -> ModelConfig {
         ModelConfig::SurvPath(config)
+    }
+}
+
+impl From<AbmilConfig> for ModelConfig {
+    fn from(config: AbmilConfig) -> ModelConfig {
+        ModelConfig::Abmil(config)
+    }
+}
+
+impl From<SnnConfig> for ModelConfig {
+    fn from(config: SnnConfig) -> ModelConfig {
+        ModelConfig::Snn(config)
     }
 }
 
@@ -75,6 +96,8 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(config) => config.check(),
             ModelConfig::SurvPath(config) => config.check(),
+            ModelConfig::Abmil(config) => config.check(),
+            ModelConfig::Snn(config) => config.check(),
         }
     }
 
@@ -83,6 +106,16 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(_) => "fusion",
             ModelConfig::SurvPath(_) => "survpath",
+            ModelConfig::Abmil(_) => "abmil",
+            ModelConfig::Snn(_) => "snn",
+        }
+    }
+
+    /// The modalities that it sees, where there are any.
+    pub fn sees(&self) -> &'static [Modality] {
+        match self {
+            ModelConfig::Fusion(_) | ModelConfig::SurvPath(_) => &[Modality::Genes, Modality::Patches],
+            ModelConfig::Abmil(_) | ModelConfig::Snn(_) => self.needs(),
         }
     }
 
@@ -91,6 +124,8 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(_) => &[],
             ModelConfig::SurvPath(_) => &[Modality::Genes, Modality::Patches],
+            ModelConfig::Abmil(_) => &[Modality::Patches],
+            ModelConfig::Snn(_) => &[Modality::Genes],
         }
     }
 }
@@ -111,6 +146,41 @@ pub struct PatchShape<T> {
     pub width: usize,
     /// Mean and deviation of each feature over the training patches, `[L]` each, if they are standardised.
     pub standard: Option<(Tensor<T>, Tensor<T>)>,
+}
+
+impl<T: Real> PatchShape<T> {
+    /// The layer `project` that makes tokens of patches, standardised if these are.
+    fn project(&self, b: &mut Builder<T>, width: usize, activation: Activation) -> Dense<T> {
+        let project = Dense::new(b, "project", self.width, width, activation);
+        match &self.standard {
+            Some((mean, deviation)) => project.standardized(mean.clone(), deviation.clone()),
+            None => project,
+        }
+    }
+}
+
+/// The last layer: `risk` for one log risk, which needs no bias, `hazards` for those of time bins.
+fn risk_layer<T: Real>(b: &mut Builder<T>, inputs: usize, outputs: usize) -> Dense<T> {
+    match outputs {
+        1 => Dense::without_bias(b, "risk", inputs, 1),
+        bins => Dense::new(b, "hazards", inputs, bins, Activation::Identity),
+    }
+}
+
+/// Refuses the width of a layer, or a number of heads, that nothing can be built of.
+fn size(name: &'static str, size: usize) -> Result<()> {
+    if (1..=65_536).contains(&size) {
+        return Ok(());
+    }
+    Err(Error::Setting { name, want: "between 1 and 65536", value: size.to_string() })
+}
+
+/// Refuses what is no probability of dropping something.
+fn probability(name: &'static str, p: f64) -> Result<()> {
+    if (0.0..1.0).contains(&p) {
+        return Ok(());
+    }
+    Err(Error::Setting { name, want: "at least 0 and below 1", value: p.to_string() })
 }
 
 /// What a model gives for the patients of a batch.
@@ -135,9 +205,13 @@ pub struct Attention<T> {
 #[derive(Clone, Debug)]
 pub enum Model<T> {
     /// See [`Fusion`].
-    Fusion(Fusion<T>),
+    Fusion(Box<Fusion<T>>),
     /// See [`SurvPath`].
-    SurvPath(SurvPath<T>),
+    SurvPath(Box<SurvPath<T>>),
+    /// See [`Abmil`].
+    Abmil(Abmil<T>),
+    /// See [`Snn`].
+    Snn(Snn<T>),
 }
 
 impl<T: Real> Model<T> {
@@ -154,8 +228,12 @@ impl<T: Real> Model<T> {
     ) -> Result<(Model<T>, Params<T>)> {
         config.check()?;
         let model = match config {
-            ModelConfig::Fusion(config) => Model::Fusion(Fusion::new(&mut builder, config, shape, outputs)),
-            ModelConfig::SurvPath(config) => Model::SurvPath(SurvPath::new(&mut builder, config, shape, outputs)?),
+            ModelConfig::Fusion(config) => Model::Fusion(Box::new(Fusion::new(&mut builder, config, shape, outputs))),
+            ModelConfig::SurvPath(config) => {
+                Model::SurvPath(Box::new(SurvPath::new(&mut builder, config, shape, outputs)?))
+            }
+            ModelConfig::Abmil(config) => Model::Abmil(Abmil::new(&mut builder, config, shape, outputs)?),
+            ModelConfig::Snn(config) => Model::Snn(Snn::new(&mut builder, config, shape, outputs)?),
         };
         Ok((model, builder.finish()?))
     }
@@ -168,6 +246,8 @@ impl<T: Real> Model<T> {
         match self {
             Model::Fusion(model) => model.forward(pass, batch),
             Model::SurvPath(model) => model.forward(pass, batch),
+            Model::Abmil(model) => model.forward(pass, batch),
+            Model::Snn(model) => model.forward(pass, batch),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ModelConfig;
+use super::{AbmilConfig, ModelConfig, Pool, SnnConfig};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -13,6 +13,8 @@ use crate::tensor::Tensor;
 /// | model | implementation |
 /// |---|---|
 /// | `survpath` | mahmoodlab/SurvPath, `models/model_SurvPath.py` |
+/// | `abmil` | the same, `models/model_ABMIL.py`, of slides alone; the bias of the scores, which changes nothing, is left out |
+/// | `snn` | the same, `models/model_SNNOmics.py` |
 ///
 /// # Errors
 /// [`Error::Setting`] if no weights of this model are published, [`Error::Published`] for tensors that are missing or left over,
@@ -23,8 +25,10 @@ pub fn from_published<T: Real>(
 ) -> Result<HashMap<String, Tensor<T>>> {
     let plan = match model {
         ModelConfig::SurvPath(_) => survpath(&tensors),
+        ModelConfig::Abmil(config) => abmil(config, &mut tensors),
+        ModelConfig::Snn(config) => snn(config),
         ModelConfig::Fusion(_) => {
-            let want = "a model of which there is a published implementation: \"survpath\"";
+            let want = "a model of which there is a published implementation: \"survpath\", \"abmil\" or \"snn\"";
             return Err(Error::Setting { name: "model.name", want, value: model.name().into() });
         }
     };
@@ -68,6 +72,11 @@ enum Shape {
 /// Our names, each with theirs, whose elements follow one another.
 type Plan = Vec<(String, Vec<String>, Shape)>;
 
+/// Weight and bias of a layer.
+fn whole(ours: &str, theirs: &str) -> [(String, Vec<String>, Shape); 2] {
+    ["weight", "bias"].map(|part| (format!("{ours}.{part}"), vec![format!("{theirs}.{part}")], Shape::Theirs))
+}
+
 fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
     let nets = (0..).take_while(|i| tensors.contains_key(&format!("sig_networks.{i}.0.0.weight"))).count();
     let net = |layer: usize, part: &str| (0..nets).map(|i| format!("sig_networks.{i}.{layer}.0.{part}")).collect();
@@ -76,9 +85,9 @@ fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
         plan.push((format!("genes.{name}.weight"), net(layer, "weight"), Shape::Flat));
         plan.push((format!("genes.{name}.bias"), net(layer, "bias"), Shape::Rows));
     }
-    let mut one = |ours: String, theirs: String| plan.push((ours, vec![theirs], Shape::Theirs));
-    one("attention.qkv.weight".into(), "cross_attender.attn.to_qkv.weight".into());
-    for (ours, theirs) in [
+    let qkv = vec!["cross_attender.attn.to_qkv.weight".into()];
+    plan.push(("attention.qkv.weight".into(), qkv, Shape::Theirs));
+    let layers = [
         ("patches.project", "wsi_projection_net.0"),
         ("attention.norm", "cross_attender.norm"),
         ("feed_forward.norm", "feed_forward.norm"),
@@ -87,10 +96,29 @@ fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
         ("feed_forward.last_norm", "layer_norm"),
         ("head.hidden", "to_logits.0"),
         ("head.hazards", "to_logits.2"),
-    ] {
-        for part in ["weight", "bias"] {
-            one(format!("{ours}.{part}"), format!("{theirs}.{part}"));
-        }
-    }
+    ];
+    plan.extend(layers.iter().flat_map(|layer| whole(layer.0, layer.1)));
     plan
+}
+
+fn abmil<T>(config: &AbmilConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {
+    let mut layers =
+        vec![("patches.project", "attention_net.0"), ("head.hidden", "rho.0"), ("head.hazards", "classifier")];
+    let mut plan = Plan::new();
+    if config.pool != Pool::Mean {
+        layers.push(("patches.pool.v", "attention_net.3.attention_a.0"));
+        let weight = "attention_net.3.attention_c";
+        tensors.remove(&format!("{weight}.bias"));
+        plan.push(("patches.pool.w.weight".into(), vec![format!("{weight}.weight")], Shape::Theirs));
+    }
+    if config.pool == Pool::Gated {
+        layers.push(("patches.pool.u", "attention_net.3.attention_b.0"));
+    }
+    plan.extend(layers.iter().flat_map(|layer| whole(layer.0, layer.1)));
+    plan
+}
+
+fn snn(config: &SnnConfig) -> Plan {
+    let hidden = |i: usize| whole(&format!("genes.hidden{i}"), &format!("fc_omic.{i}.0"));
+    (0..config.widths.len()).flat_map(hidden).chain(whole("head.hazards", "classifier")).collect()
 }

@@ -81,7 +81,8 @@ impl Recipe {
         if let Some(&modality) = inputs.modalities.iter().find(|&&m| !has(m)) {
             return Err(Error::NoModality { cohort: source.name.clone(), modality });
         }
-        let uses = |modality| has(modality) && (inputs.modalities.is_empty() || inputs.modalities.contains(&modality));
+        let chosen = |modality| inputs.modalities.is_empty() || inputs.modalities.contains(&modality);
+        let uses = |modality| has(modality) && chosen(modality) && config.model.sees().contains(&modality);
         if let Some(&modality) = config.model.needs().iter().find(|&&m| !uses(m)) {
             return Err(Error::ModelNeeds { model: config.model.name(), modality, cohort: source.name.clone() });
         }
@@ -112,7 +113,7 @@ impl Recipe {
             loss: train_config.loss,
             genes,
             patches,
-            modalities_chosen: !inputs.modalities.is_empty(),
+            modalities_chosen: !inputs.modalities.is_empty() || config.model.sees().len() < 2,
             bins,
             baseline: None,
             median_risk: 0.0,

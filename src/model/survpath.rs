@@ -94,9 +94,7 @@ impl SurvPathConfig {
             ("model.heads", self.heads),
             ("model.head_hidden", self.head_hidden),
         ] {
-            if !(1..=65_536).contains(&size) {
-                return Err(Error::Setting { name, want: "between 1 and 65536", value: size.to_string() });
-            }
+            super::size(name, size)?;
         }
         if !self.attention_width.is_multiple_of(self.heads) || self.attention_width / self.heads > 128 {
             let (name, want) = ("model.heads", "a divisor of model.attention_width, with at most 128 features a head");
@@ -105,9 +103,7 @@ impl SurvPathConfig {
         for (name, p) in
             [("model.gene_dropout", self.gene_dropout), ("model.feed_forward_dropout", self.feed_forward_dropout)]
         {
-            if !(0.0..1.0).contains(&p) {
-                return Err(Error::Setting { name, want: "at least 0 and below 1", value: p.to_string() });
-            }
+            super::probability(name, p)?;
         }
         self.sdir.check()?;
         self.cade.as_ref().map_or(Ok(()), Cade::check)
@@ -143,11 +139,7 @@ impl<T: Real> SurvPath<T> {
         };
         let (d, e) = (c.width, c.attention_width);
         let genes = b.scope("genes", |b| GeneNets::new(b, widths.clone(), d, d, c.gene_dropout));
-        let project = b.scope("patches", |b| Dense::new(b, "project", patches.width, d, Activation::Identity));
-        let project = match &patches.standard {
-            Some((mean, deviation)) => project.standardized(mean.clone(), deviation.clone()),
-            None => project,
-        };
+        let project = b.scope("patches", |b| patches.project(b, d, Activation::Identity));
         let (norm, qkv) = b.scope("attention", |b| (Norm::new(b, "norm", d), Dense::without_bias(b, "qkv", d, 3 * e)));
         let (feed_norm, feed, last_norm) = b.scope("feed_forward", |b| {
             let norm = Norm::new(b, "norm", e);
@@ -156,11 +148,7 @@ impl<T: Real> SurvPath<T> {
         });
         let (hidden, risk) = b.scope("head", |b| {
             let hidden = Dense::new(b, "hidden", 2 * e, c.head_hidden, Activation::Relu);
-            let risk = match outputs {
-                1 => Dense::without_bias(b, "risk", c.head_hidden, 1),
-                bins => Dense::new(b, "hazards", c.head_hidden, bins, Activation::Identity),
-            };
-            (hidden, risk)
+            (hidden, super::risk_layer(b, c.head_hidden, outputs))
         });
         Ok(SurvPath { config: c, genes, project, norm, qkv, feed_norm, feed, last_norm, hidden, risk })
     }

@@ -39,7 +39,8 @@ fn alone<T: Real>(
 fn a_batch_of_ragged_bags_equals_the_bags_one_by_one() {
     let mut source = seven();
     source.modality_dropout = 0.5;
-    for model in [ModelConfig::from(everything()), everything_of_survpath().into()] {
+    let both = [ModelConfig::from(everything()), everything_of_survpath().into()];
+    for model in both.into_iter().chain(of_one_modality()) {
         for (noise, outputs) in [(None, 1), (None, 3), (Some(NOISE), 1), (Some(NOISE), 3)] {
             let oracle: Vec<f64> = alone(&source, &model, outputs, noise);
             let plain: Vec<f32> = alone(&source, &model, outputs, noise);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use onkos::config::{Loss, TrainConfig};
 use onkos::model::Source;
-use onkos::model::SurvPathConfig;
+use onkos::model::{AbmilConfig, Pool, SnnConfig, SurvPathConfig};
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::ops::cade::{Bandwidth, Cade, Statistics};
@@ -170,6 +170,13 @@ pub fn everything_of_survpath() -> SurvPathConfig {
     let FusionConfig { sdir, cade, .. } = everything();
     let sizes = SurvPathConfig { width: 6, attention_width: 4, heads: 2, head_hidden: 3, ..SurvPathConfig::default() };
     SurvPathConfig { sdir, cade, ..sizes }
+}
+
+/// Small sizes of the models of one modality.
+pub fn of_one_modality() -> [ModelConfig; 4] {
+    let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, ..AbmilConfig::default() };
+    let snn = SnnConfig { widths: vec![5, 3], ..SnnConfig::default() };
+    [abmil(Pool::Gated).into(), abmil(Pool::Plain).into(), abmil(Pool::Mean).into(), snn.into()]
 }
 
 /// The same without the gain, whose scale is a constant to the gradient and a function to finite differences.

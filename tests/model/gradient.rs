@@ -83,6 +83,13 @@ fn gradient_of_survpath_matches_finite_differences_in_training() {
 }
 
 #[test]
+fn gradients_of_models_of_one_modality_match_finite_differences_in_training() {
+    for config in of_one_modality() {
+        assert_gradient(&format!("{config:?}"), &config, Loss::Nll, 3, |_| true);
+    }
+}
+
+#[test]
 fn gradient_with_a_gain_matches_finite_differences_where_its_scale_is_constant() {
     let config = everything();
     // The scale is made of projected patches: every other parameter leaves it alone.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use onkos::features::Features;
-use onkos::model::{Batch, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SurvPathConfig, published};
+use onkos::model::{AbmilConfig, Batch, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, published};
+use onkos::model::{SnnConfig, SurvPathConfig};
 use onkos::nn::{Builder, Pass, grads_of};
-use onkos::ops::nll_survival::{NllSurvival, risk};
+use onkos::ops::nll_survival::{NllSurvival, Reduction, risk};
 use onkos::{Device, Ragged, Tape, Tensor};
 
 use crate::golden::{self, Tensors};
@@ -29,60 +30,70 @@ fn gradients_of(file: &Tensors, model: &ModelConfig, which: &str) -> HashMap<Str
     published::from_published(model, all).unwrap()
 }
 
+/// Holds a model with the weights of a file against what it has of the published one: logits, risks, loss, gradients.
+fn agrees(path: &Path, file: &Tensors, config: &ModelConfig, shape: &InputShape<f64>, batch: &Batch<f64>) {
+    let builder = Builder::stored(published::from_published(config, parameters(file)).unwrap());
+    let outputs = file.shape("out.logits")[1];
+    let (model, params) = Model::<f64>::build(config, shape, outputs, builder).unwrap();
+    let what = path.file_name().unwrap().to_string_lossy();
+    let nll = NllSurvival { alpha: 0.5, reduction: Reduction::Sum, ..NllSurvival::default() };
+    let bins: Vec<u32> = file.get("in.y").iter().map(|&y| y as u32).collect();
+    let censored: Vec<bool> = file.get("in.c").iter().map(|&c| c == 1.0).collect();
+    let mut compared = 0;
+    for which in ["grad_nll", "grad_cot"] {
+        let tape = Tape::recording(Device::Cpu);
+        let pass = Pass::new(&tape, &params, None);
+        let output = model.forward(&pass, batch).unwrap().prediction;
+        let vars = pass.into_vars();
+        // The README states agreement of 1e-14 between two implementations.
+        assert_golden(&format!("{what}: logits"), output.value().host(), file.get("out.logits"), 1e-13);
+        assert_golden(&format!("{what}: risk"), &risk(output.value()).unwrap(), file.get("out.risk"), 1e-13);
+        let loss = nll.forward(&tape, &output, &bins, &censored).unwrap();
+        assert_golden(&format!("{what}: loss"), loss.value().host(), file.get("out.nll"), 1e-13);
+        let root = match which {
+            "grad_nll" => (&loss, Tensor::full(loss.shape(), 1.0)),
+            _ => (&output, tensor(file, "in.cotangent")),
+        };
+        let grads = grads_of(&vars, &tape.backward(&[root]).unwrap());
+        if !parameters(file).keys().all(|name| file.has(&format!("{which}.param.{name}"))) {
+            println!("{what}: {which} is stored as a summary");
+            continue;
+        }
+        let want = gradients_of(file, config, which);
+        let largest = want.values().flat_map(|x| x.host()).fold(0f64, |m, x| m.max(x.abs()));
+        for (name, grad) in params.names().iter().zip(grads) {
+            let got = grad.unwrap_or_else(|| panic!("{what}: {name} has no gradient"));
+            assert_within(&format!("{what}: {which} of {name}"), got.host(), want[name].host(), 1e-12 * largest);
+            compared += 1;
+        }
+    }
+    println!("{what}: {compared} gradients compared");
+}
+
+/// Patches of one patient, which are representable in f32.
+fn patches(file: &Tensors, name: &str) -> (PatchShape<f64>, Patches) {
+    let (n, width) = (file.shape(name)[1], file.shape(name)[2]);
+    let features = Features::F32(Tensor::from_fn(&[n, width], |i| file.get(name)[i] as f32));
+    (PatchShape { width, standard: None }, Patches { features, bags: Ragged::uniform(1, n) })
+}
+
 fn survpath(path: &Path) {
     let file = Tensors::read(path);
-    let size = |name: &str, dimension: usize| file.shape(name)[dimension];
-    let (d, qkv) = (size("param.wsi_projection_net.0.weight", 0), size("param.cross_attender.attn.to_qkv.weight", 0));
-    let config = ModelConfig::SurvPath(SurvPathConfig {
-        width: d,
-        attention_width: qkv / 3,
-        head_hidden: size("param.to_logits.0.weight", 0),
+    let size = |name: &str| file.shape(&format!("param.{name}.weight"))[0];
+    let config = ModelConfig::from(SurvPathConfig {
+        width: size("wsi_projection_net.0"),
+        attention_width: size("cross_attender.attn.to_qkv") / 3,
+        head_hidden: size("to_logits.0"),
         ..SurvPathConfig::default()
     });
     let signatures = (1..).take_while(|i| file.has(&format!("in.x_omic{i}"))).count();
     let expression = |i: usize| file.get(&format!("in.x_omic{}", i + 1));
     let widths = Ragged::from_lengths((0..signatures).map(|i| expression(i).len()));
-    let (n, l, outputs) = (size("in.x_path", 1), size("in.x_path", 2), size("out.logits", 1));
-    let shape = InputShape { genes: Some(widths.clone()), patches: Some(PatchShape { width: l, standard: None }) };
-    let builder = Builder::stored(published::from_published(&config, parameters(&file)).unwrap());
-    let (model, params) = Model::<f64>::build(&config, &shape, outputs, builder).unwrap();
-
     let values = Tensor::new(&[1, widths.rows()], (0..signatures).flat_map(expression).copied().collect()).unwrap();
-    // Exact: inputs are representable in f32.
-    let features = Tensor::from_fn(&[n, l], |i| file.get("in.x_path")[i] as f32);
-    let batch = Batch {
-        patients: vec![0],
-        genes: Some(Genes { values, rows: Ragged::uniform(1, 1) }),
-        patches: Some(Patches { features: Features::F32(features), bags: Ragged::uniform(1, n) }),
-    };
-    let what = path.file_name().unwrap().to_string_lossy();
-    let nll = NllSurvival { alpha: 0.5, ..NllSurvival::default() };
-    for which in ["grad_nll", "grad_cot"] {
-        let tape = Tape::recording(Device::Cpu);
-        let pass = Pass::new(&tape, &params, None);
-        let output = model.forward(&pass, &batch).unwrap().prediction;
-        let vars = pass.into_vars();
-        // The README states agreement of 1e-14 between two implementations.
-        assert_golden(&format!("{what}: logits"), output.value().host(), file.get("out.logits"), 1e-13);
-        assert_golden(&format!("{what}: risk"), &risk(output.value()).unwrap(), file.get("out.risk"), 1e-13);
-        let loss = nll.forward(&tape, &output, &[file.get("in.y")[0] as u32], &[file.get("in.c")[0] == 1.0]).unwrap();
-        assert_golden(&format!("{what}: loss"), loss.value().host(), file.get("out.nll"), 1e-13);
-        let root = match which {
-            "grad_nll" => (&loss, Tensor::full(loss.shape(), 1.0)),
-            _ => (&output, tensor(&file, "in.cotangent")),
-        };
-        let grads = grads_of(&vars, &tape.backward(&[root]).unwrap());
-        if !file.has(&format!("{which}.param.cross_attender.attn.to_qkv.weight")) {
-            println!("{what}: {which} is stored as a summary");
-            continue;
-        }
-        let want = gradients_of(&file, &config, which);
-        let largest = want.values().flat_map(|x| x.host()).fold(0f64, |m, x| m.max(x.abs()));
-        for (name, grad) in params.names().iter().zip(grads) {
-            let got = grad.unwrap_or_else(|| panic!("{what}: {name} has no gradient"));
-            assert_within(&format!("{what}: {which} of {name}"), got.host(), want[name].host(), 1e-12 * largest);
-        }
-    }
+    let (of_patches, patches) = patches(&file, "in.x_path");
+    let shape = InputShape { genes: Some(widths), patches: Some(of_patches) };
+    let genes = Some(Genes { values, rows: Ragged::uniform(1, 1) });
+    agrees(path, &file, &config, &shape, &Batch { patients: vec![0], genes, patches: Some(patches) });
 }
 
 #[test]
@@ -95,17 +106,56 @@ fn survpath_agrees_with_the_published_model() {
     }
 }
 
+fn abmil(path: &Path) {
+    let file = Tensors::read(path);
+    let size = |name: &str| file.shape(&format!("param.attention_net.{name}.weight"))[0];
+    let (width, attention_width) = (size("0"), size("3.attention_a.0"));
+    let config = ModelConfig::from(AbmilConfig { width, attention_width, ..AbmilConfig::default() });
+    let (of_patches, patches) = patches(&file, "in.data_WSI");
+    let shape = InputShape { genes: None, patches: Some(of_patches) };
+    agrees(path, &file, &config, &shape, &Batch { patients: vec![0], genes: None, patches: Some(patches) });
+}
+
+#[test]
+fn attention_mil_agrees_with_the_published_model() {
+    abmil(&golden::path("models/abmil_wsi.safetensors"));
+    if let Some(path) = golden::shared("models/abmil_published_wsi.safetensors") {
+        abmil(&path);
+    }
+}
+
+#[test]
+fn the_self_normalising_network_agrees_with_the_published_model() {
+    for name in ["snn_omics_small", "snn_omics_big"] {
+        let path = golden::path(&format!("models/{name}.safetensors"));
+        let file = Tensors::read(&path);
+        let layers = (0..).map(|i| format!("param.fc_omic.{i}.0.weight")).take_while(|layer| file.has(layer));
+        let widths: Vec<usize> = layers.map(|layer| file.shape(&layer)[0]).collect();
+        let config = ModelConfig::from(SnnConfig { widths, ..SnnConfig::default() });
+        let values = tensor(&file, "in.data_omics");
+        let (patients, genes) = values.matrix();
+        // One signature of all genes.
+        let shape = InputShape { genes: Some(Ragged::uniform(1, genes)), patches: None };
+        let genes = Some(Genes { values, rows: Ragged::uniform(patients, 1) });
+        agrees(&path, &file, &config, &shape, &Batch { patients: vec![0; patients], genes, patches: None });
+    }
+}
+
 /// method.md of the papers counts 24,702,532 for 331 signatures of 9,745 genes and CONCH v1.5 features.
 #[test]
-fn survpath_has_the_published_number_of_parameters() {
+fn models_have_the_published_number_of_parameters() {
     let widths = (0..331).map(|i| if i < 331 - 1 { 29 } else { 9745 - 330 * 29 });
     let shape = InputShape {
         genes: Some(Ragged::from_lengths(widths)),
         patches: Some(PatchShape { width: 768, standard: None }),
     };
-    let config = ModelConfig::SurvPath(SurvPathConfig::default());
+    let config = ModelConfig::from(SurvPathConfig::default());
     let (_, params) = Model::<f32>::build(&config, &shape, 4, Builder::new(0)).unwrap();
     assert_eq!(params.count(), 24_702_532);
+    let config = ModelConfig::from(AbmilConfig::default());
+    let shape = InputShape { genes: None, patches: Some(PatchShape { width: 1024, standard: None }) };
+    let (_, params) = Model::<f32>::build(&config, &shape, 4, Builder::new(0)).unwrap();
+    assert_eq!(params.count(), 461_061 - 1, "one is the bias of the scores");
 }
 
 #[test]

@@ -188,9 +188,10 @@ impl Kind {
     }
 }
 
-/// A sentence about a file that cannot be read.
+/// A problem of a file of features. A sentence is one line, whatever the names in the file have in them.
 fn why(path: &Path, why: impl Into<String>) -> Problem {
-    Problem::Features { file: path.into(), why: why.into() }
+    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    Problem::Features { file: path.into(), why: why.into().chars().map(printable).collect() }
 }
 
 impl FeatureFile {

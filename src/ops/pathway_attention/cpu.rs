@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::{Attended, Both, Dims};
 use crate::element::Real;
+use crate::memory::zeroed;
 use crate::ops::math;
 use crate::ops::matmul::{Matrix, product_strided};
 use crate::shape::Ragged;
@@ -78,7 +79,7 @@ impl<T: Real> Running<T> {
     /// Takes in keys from `keys` for the queries of `rows`.
     fn attend(&mut self, head: usize, rows: &Range<usize>, of: Rows<'_, T>, keys: &Range<usize>, to: Rows<'_, T>) {
         let d = of.dims.d;
-        let mut scores = vec![T::zero(); TILE * TILE];
+        let mut scores: Vec<T> = zeroed(TILE * TILE);
         for (block, rows) in tiles(rows).enumerate() {
             for keys in tiles(keys) {
                 let scores = &mut scores[..rows.len() * keys.len()];
@@ -161,7 +162,7 @@ fn tasks(bags: &Both<Ragged>) -> Vec<Task> {
 }
 
 /// Tasks, each with what it alone writes of arrays of the patches, of so many columns.
-fn shared_out<'a, T>(tasks: Vec<Task>, arrays: Both<(&'a mut [T], usize)>) -> Vec<(Task, Both<&'a mut [T]>)> {
+fn shared_out<T>(tasks: Vec<Task>, arrays: Both<(&mut [T], usize)>) -> Vec<(Task, Both<&mut [T]>)> {
     let [(mut a, a_columns), (mut b, b_columns)] = arrays;
     let mut shared = Vec::with_capacity(tasks.len());
     for task in tasks {
@@ -257,7 +258,7 @@ fn attend_back<T: Real>(
 ) {
     let dims = of.rows.dims;
     let (width, scale) = (dims.width(), dims.scale::<T>());
-    let (mut weights, mut owed) = (vec![T::zero(); TILE * TILE], vec![T::zero(); TILE * TILE]);
+    let [mut weights, mut owed]: Both<Vec<T>> = [zeroed(TILE * TILE), zeroed(TILE * TILE)];
     for head in 0..dims.heads {
         for rows in tiles(rows) {
             let grad = Matrix::strided(&of.grad[rows.start * width + head * dims.d..], rows.len(), dims.d, width);

@@ -1,0 +1,143 @@
+//! Attention MIL on slides alone (Ilse et al. 2018), and the mean of all patches as its floor.
+//!
+//! ```text
+//! patches [N, L]
+//!   | standardise, linear, ReLU, dropout
+//! patch tokens [N, D]
+//!   | gated attention, attention without the gate, or the mean
+//! [B, D]
+//!   | linear, ReLU, dropout; head: linear
+//! log risk [B, 1] or hazard logits [B, K]
+//! ```
+//!
+//! The defaults are the sizes of the ABMIL in the SurvPath repository. With `L = 1024` and four bins it has 461,060 parameters,
+//! one less than published: a bias of the scores moves all of them together and changes nothing.
+//!
+//! # Where it deviates from the published code
+//! - Bags are ragged, several patients a batch. A patient without slides has an empty bag, whose pooled row is zero.
+//! - Patches are standardised unless `inputs.standardize_patches = false`.
+//! - No dropout inside the two branches of the gate.
+//! - For a log risk the last layer has no bias.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Attention, Batch, InputShape, Output};
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::nn::{AttentionPool, Builder, Dense, Pass};
+use crate::ops::{Activation, BagDraws, Dropout, DropoutKind, SegmentMean};
+use crate::shape::Ragged;
+use crate::tape::Var;
+
+/// How the patch tokens of a patient become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// Gated attention.
+    #[default]
+    Gated,
+    /// Attention without the gate.
+    Plain,
+    /// The mean of all tokens.
+    Mean,
+}
+
+/// Sizes and settings of attention MIL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AbmilConfig {
+    /// How the tokens of a patient are pooled: `"gated"`, `"plain"` or `"mean"`.
+    pub pool: Pool,
+    /// Width of a token, `D`, and of the layer behind the pooling.
+    pub width: usize,
+    /// Width of the attention's hidden layer.
+    pub attention_width: usize,
+    /// Dropout of the elements of patch tokens and before the last layer.
+    pub dropout: f64,
+}
+
+impl Default for AbmilConfig {
+    fn default() -> AbmilConfig {
+        AbmilConfig { pool: Pool::Gated, width: 256, attention_width: 256, dropout: 0.25 }
+    }
+}
+
+impl AbmilConfig {
+    /// Refuses settings outside their range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is.
+    pub fn check(&self) -> Result<()> {
+        for (name, size) in [("model.width", self.width), ("model.attention_width", self.attention_width)] {
+            super::size(name, size)?;
+        }
+        super::probability("model.dropout", self.dropout)
+    }
+}
+
+/// The layers of attention MIL.
+#[derive(Clone, Debug)]
+pub struct Abmil<T> {
+    config: AbmilConfig,
+    project: Dense<T>,
+    pool: Option<AttentionPool>,
+    hidden: Dense<T>,
+    risk: Dense<T>,
+}
+
+impl<T: Real> Abmil<T> {
+    pub(super) fn new(
+        b: &mut Builder<T>,
+        config: &AbmilConfig,
+        shape: &InputShape<T>,
+        outputs: usize,
+    ) -> Result<Abmil<T>> {
+        let (c, d) = (config.clone(), config.width);
+        let Some(patches) = &shape.patches else {
+            let want = "\"snn\" or \"fusion\" where there are no patches, which abmil needs";
+            return Err(Error::Setting { name: "model.name", want, value: "abmil".into() });
+        };
+        let (project, pool) = b.scope("patches", |b| {
+            let project = patches.project(b, d, Activation::Relu);
+            let pool = |b: &mut Builder<T>, gated| AttentionPool::new(b, "pool", d, c.attention_width, 1, gated);
+            let pool = match c.pool {
+                Pool::Mean => None,
+                attention => Some(pool(b, attention == Pool::Gated)),
+            };
+            (project, pool)
+        });
+        let (hidden, risk) =
+            b.scope("head", |b| (Dense::new(b, "hidden", d, d, Activation::Relu), super::risk_layer(b, d, outputs)));
+        Ok(Abmil { config: c, project, pool, hidden, risk })
+    }
+
+    pub(super) fn forward(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Output<T>> {
+        let c = &self.config;
+        let patients = pass.draws("").map(|d| BagDraws::new(d, batch.patients.as_slice()));
+        let drop = |x: &Var<T>, bags: &Ragged, name: &str| {
+            let draws = pass.draws(name).zip(patients.as_ref()).map(|(d, p)| p.of_purpose(d));
+            let dropout = Dropout { p: c.dropout, kind: DropoutKind::Plain };
+            dropout.forward(pass.tape, x, bags, draws.as_ref())
+        };
+        let mut weights = None;
+        let pooled = match &batch.patches {
+            None => Var::constant(pass.tape.device().zeros(&[batch.size(), c.width])?),
+            Some(patches) => {
+                let bags = &patches.bags;
+                let tokens = drop(&self.project.forward(pass, &patches.features)?, bags, "patches.dropout")?;
+                match &self.pool {
+                    None => SegmentMean.forward(pass.tape, &tokens, bags)?,
+                    Some(pool) => {
+                        let (pooled, attention) = pool.forward(pass, &tokens, bags)?;
+                        weights = Some(attention.value().clone());
+                        pass.tape.reshape(&pooled, &[batch.size(), c.width])?
+                    }
+                }
+            }
+        };
+        let each = Ragged::uniform(batch.size(), 1);
+        let x = drop(&self.hidden.forward(pass, &pooled)?, &each, "head.dropout")?;
+        let attention = Attention { patches: weights, genes: None };
+        Ok(Output { prediction: self.risk.forward(pass, &x)?, attention })
+    }
+}
