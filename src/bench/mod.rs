@@ -16,6 +16,7 @@ mod grouped_linear;
 mod layer_norm;
 mod linear;
 mod nll_survival;
+mod pathway_attention;
 mod sdir;
 mod segment_mean;
 mod softmax;
@@ -104,6 +105,7 @@ pub fn registry() -> Vec<Case> {
         linear::cases(),
         grouped_linear::cases(),
         attention_mil::cases(),
+        pathway_attention::cases(),
         sdir::cases(),
         cade::cases(),
         cox::cases(),

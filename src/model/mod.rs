@@ -209,7 +209,7 @@ pub enum Model<T> {
     /// See [`SurvPath`].
     SurvPath(Box<SurvPath<T>>),
     /// See [`Abmil`].
-    Abmil(Abmil<T>),
+    Abmil(Box<Abmil<T>>),
     /// See [`Snn`].
     Snn(Snn<T>),
 }
@@ -232,7 +232,7 @@ impl<T: Real> Model<T> {
             ModelConfig::SurvPath(config) => {
                 Model::SurvPath(Box::new(SurvPath::new(&mut builder, config, shape, outputs)?))
             }
-            ModelConfig::Abmil(config) => Model::Abmil(Abmil::new(&mut builder, config, shape, outputs)?),
+            ModelConfig::Abmil(config) => Model::Abmil(Box::new(Abmil::new(&mut builder, config, shape, outputs)?)),
             ModelConfig::Snn(config) => Model::Snn(Snn::new(&mut builder, config, shape, outputs)?),
         };
         Ok((model, builder.finish()?))

@@ -96,8 +96,9 @@ impl Predictor {
             };
             let (raw, attention) = read().map_err(|error| source.explain(error))?;
             let Some(weights) = attention else {
-                let advice = "name a run whose model was trained on slides";
-                return Err(Error::NoAttention { who: format!("the model of {}", self.recipe.source), advice });
+                let advice = "name a run whose model is fusion or abmil and was trained on slides";
+                let who = format!("the model of {} ({})", self.recipe.source, self.recipe.model.name());
+                return Err(Error::NoAttention { who, advice });
             };
             let rows: usize = batch.iter().map(|&p| bags.ragged().bag(p).len()).sum();
             let heads = weights.len().checked_div(rows).unwrap_or(0);
