@@ -35,6 +35,7 @@ __device__ __forceinline__ float4 four(const float* p) { return *reinterpret_cas
 __device__ __forceinline__ void products(float (&s)[8], const float* a, const float* b, unsigned d) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) s[i] = 0.f;
+#pragma unroll 2  // more of them, and registers are spilled
     for (unsigned x = 0; x < d; x += 4) {
         const float4 u = four(a + row_of() * PITCH + x);
 #pragma unroll
@@ -46,6 +47,7 @@ __device__ __forceinline__ void products(float (&s)[8], const float* a, const fl
 }
 // Adds the rows of b, weighed by a row of w, to four columns each of every fourth group.
 __device__ __forceinline__ void weigh(float4 (&sum)[GROUPS], const float* w, const float* b, unsigned d) {
+#pragma unroll 2
     for (unsigned j = 0; j < ROWS; ++j) {
         const float a = w[row_of() * (ROWS + 1) + j];
 #pragma unroll
@@ -75,7 +77,7 @@ __device__ __forceinline__ void store(const float4 (&sum)[GROUPS], float* __rest
 __device__ __forceinline__ float* weights_behind(float* memory, unsigned tiles) { return memory + tiles * ROWS * PITCH; }
 
 // What queries attend to among a range of keys, and the logarithm of the sum of their exponentials.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_forward(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                           float* __restrict__ out, float* __restrict__ log_sum, unsigned int /* n */, unsigned int /* m */,
                           unsigned int /* tasks */, unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
@@ -167,7 +169,7 @@ pathway_attention_dot(const float* __restrict__ out, const float* __restrict__ g
 __device__ __forceinline__ float weight_of(float score, float scale, float log) { return expf(score * scale - log); }
 
 // The gradient of queries over a range of keys.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_queries(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                           const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot,
                           float* __restrict__ to, unsigned int /* n */, unsigned int /* m */, unsigned int /* tasks */,
@@ -184,19 +186,23 @@ pathway_attention_queries(const float* __restrict__ queries, const float* __rest
     clear(sum);
     for (unsigned at = 0; at < task.others; at += ROWS) {
         const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
-        float s[8], v[8];
+        float x[8];
+        // What a thread writes of the weights it reads again itself: registers are short.
+        float* const own = weights + row * (ROWS + 1) + part_of();
         __syncthreads();  // the keys of the tile before are read
         load(other, keys + 2 * width + head * d, stride, first, count, d);
         __syncthreads();  // the values are there
-        products(v, g, other, d);
+        products(x, g, other, d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) own[4 * i] = x[i] - owed;
         __syncthreads();  // the values are read
         load(other, keys + width + head * d, stride, first, count, d);
         __syncthreads();  // the keys are there
-        products(s, q, other, d);
+        products(x, q, other, d);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            const float w = part_of() + 4 * i < count ? weight_of(s[i], scale, log) : 0.f;
-            weights[row * (ROWS + 1) + part_of() + 4 * i] = w * (v[i] - owed) * scale;
+            const float w = part_of() + 4 * i < count ? weight_of(x[i], scale, log) : 0.f;
+            own[4 * i] *= w * scale;
         }
         __syncwarp();  // the weights of the row are there
         weigh(sum, weights, other, d);
@@ -207,7 +213,7 @@ pathway_attention_queries(const float* __restrict__ queries, const float* __rest
 }
 
 // The gradient of keys and values over a range of queries.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_keys(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                        const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot,
                        float* __restrict__ to, unsigned int /* n */, unsigned int /* m */, unsigned int /* tasks */,
@@ -223,29 +229,32 @@ pathway_attention_keys(const float* __restrict__ queries, const float* __restric
     clear(of_keys), clear(of_values);
     for (unsigned at = 0; at < task.others; at += ROWS) {
         const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
-        float s[8], p[8];
+        float x[8];
+        float* const own = weights + row * (ROWS + 1) + part_of();
         __syncthreads();  // the queries of the tile before are read
         load(other, queries + head * d, stride, first, count, d);
         __syncthreads();  // keys, values and queries are there
-        products(s, k, other, d);
-        __syncthreads();  // the queries are read
-        load(other, grad + head * d, width, first, count, d);
-        __syncthreads();  // the gradients are there
-        products(p, v, other, d);
+        products(x, k, other, d);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const unsigned j = part_of() + 4 * i;
-            const size_t query = (first + (j < count ? j : 0)) * (size_t)heads + head;
-            const float w = j < count ? weight_of(s[i], scale, log_sum[query]) : 0.f;
-            s[i] = w * (p[i] - dot[query]) * scale;
-            weights[row * (ROWS + 1) + j] = w;
+            own[4 * i] = j < count ? weight_of(x[i], scale, log_sum[(first + j) * (size_t)heads + head]) : 0.f;
         }
-        __syncwarp();  // the weights of the row are there
+        __syncthreads();  // the queries are read, the weights are there
+        load(other, grad + head * d, width, first, count, d);
+        __syncthreads();  // the gradients are there
+        products(x, v, other, d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const unsigned j = part_of() + 4 * i;
+            const float owed = j < count ? dot[(first + j) * (size_t)heads + head] : 0.f;
+            x[i] = own[4 * i] * (x[i] - owed) * scale;
+        }
         weigh(of_values, weights, other, d);
-        __syncthreads();  // the gradients are read
+        __syncthreads();  // gradients and weights are read
         load(other, queries + head * d, stride, first, count, d);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) weights[row * (ROWS + 1) + part_of() + 4 * i] = s[i];
+        for (int i = 0; i < 8; ++i) own[4 * i] = x[i];
         __syncthreads();  // the queries are there again
         weigh(of_keys, weights, other, d);
     }

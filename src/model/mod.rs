@@ -91,7 +91,7 @@ impl ModelConfig {
     /// Refuses settings outside their range.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) names the first that is.
+    /// [`Error::Setting`] names the first that is.
     pub fn check(&self) -> Result<()> {
         match self {
             ModelConfig::Fusion(config) => config.check(),

@@ -529,6 +529,22 @@ fn drawn_and_explicit_calls_agree() {
 }
 
 #[test]
+fn a_set_without_live_donors_gives_and_lets_the_other_as_it_was() {
+    let [f, g] = bags(&[4, 3], &[5, 6]);
+    let keep = [vec![true; 7], [vec![false; 5], vec![true; 6]].concat()];
+    let keep = Some([&keep[0][..], &keep[1][..]]);
+    for statistics in [Statistics::Detached, Statistics::Differentiated] {
+        let (op, draws) = (Cade { skip_dead_donors: true, statistics, ..ON }, draws(&patients(2)));
+        let mixing = op.draw([&f, &g], keep, &draws).unwrap();
+        let mixing = [&mixing[0], &mixing[1]];
+        assert_as_good(op, mixing, 6, apply(op, mixing.map(Mixing::clone)));
+        assert_as_good(op, mixing, 6, |tape, v| {
+            Ok(op.forward(tape, [&v[0], &v[1]], [&f, &g], keep, Some(&draws))?.into())
+        });
+    }
+}
+
+#[test]
 fn masks_applied_on_the_way_give_what_the_two_ops_give() {
     let [f, g] = bags(&[3, 6, 2, 0], &[400, 2, 0, 3]);
     let given = inputs::<f32>([&f, &g], 5);
