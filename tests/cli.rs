@@ -41,3 +41,6 @@ mod device;
 
 #[path = "cli/tables.rs"]
 mod tables;
+
+#[path = "cli/studies.rs"]
+mod studies;
