@@ -53,6 +53,10 @@ struct HostEntry {
     name: String,
     plugins: Option<Vec<String>>,
     #[serde(default)]
+    sdir: Table,
+    #[serde(default)]
+    cade: Table,
+    #[serde(default)]
     model: Table,
     #[serde(default)]
     train: Table,
@@ -96,10 +100,6 @@ pub struct Settings {
     pub replicates: u32,
     /// Keys the resamples of the bootstrap; with the name of the cohort.
     pub resampling_seed: u64,
-    /// SDIR where it is plugged in.
-    pub sdir: SdirConfig,
-    /// CADE where it is plugged in.
-    pub cade: Cade,
     /// The host models.
     pub hosts: Vec<Host>,
 }
@@ -111,8 +111,21 @@ pub struct Host {
     pub name: String,
     /// What is plugged into it, one after the other.
     pub plugins: Vec<Plugin>,
+    /// SDIR where it is plugged in.
+    pub sdir: SdirConfig,
+    /// CADE where it is plugged in.
+    pub cade: Cade,
     /// Its settings, with nothing plugged in. The seed is that of the cell.
     pub config: RunConfig,
+}
+
+/// What every host starts from.
+struct Start {
+    mode: Mode,
+    preset: Preset,
+    plugins: Vec<Plugin>,
+    sdir: SdirConfig,
+    cade: Cade,
 }
 
 impl StudyFile {
@@ -154,16 +167,15 @@ impl StudyFile {
         let folds = format!("folds must be at least 2, but is {}", self.folds);
         wrong((mode == Mode::Strict && self.folds < 2).then_some(folds));
 
-        let mut sdir_table = preset.sdir();
-        lay(&mut sdir_table, &self.sdir);
-        let sdir: SdirConfig = section("sdir", sdir_table, &mut wrong).unwrap_or_default();
-        wrong([sdir.genes, sdir.patches].into_iter().flatten().find_map(|s| s.check().err()).map(|e| e.to_string()));
+        let mut sdir = preset.sdir();
+        lay(&mut sdir, &self.sdir);
+        let sdir: SdirConfig = section("[sdir]", sdir, &mut wrong).unwrap_or_default();
         let cade = match &self.cade {
             None => preset.cade(),
-            Some(table) => section("cade", table.clone(), &mut wrong).unwrap_or_default(),
+            Some(table) => section("[cade]", table.clone(), &mut wrong).unwrap_or_default(),
         };
-        wrong(cade.check().err().map(|error| error.to_string()));
-        let hosts = self.hosts.iter().filter_map(|host| self.host(host, mode, preset, &plugins, &mut wrong)).collect();
+        let start = Start { mode, preset, plugins, sdir, cade };
+        let hosts = self.hosts.iter().filter_map(|host| self.host(host, &start, &mut wrong)).collect();
         let stem = path.file_stem().map_or("study".into(), |stem| stem.to_string_lossy().into_owned());
         Settings {
             name: self.name.clone().unwrap_or(stem),
@@ -173,20 +185,12 @@ impl StudyFile {
             folds: self.folds,
             replicates: self.replicates,
             resampling_seed: self.resampling_seed,
-            sdir,
-            cade,
             hosts,
         }
     }
 
-    fn host(
-        &self,
-        host: &HostEntry,
-        mode: Mode,
-        preset: Preset,
-        all: &[Plugin],
-        wrong: &mut impl FnMut(Option<String>),
-    ) -> Option<Host> {
+    fn host(&self, host: &HostEntry, start: &Start, wrong: &mut impl FnMut(Option<String>)) -> Option<Host> {
+        let &Start { mode, preset, .. } = start;
         let name = &host.name;
         let of_host = |what: &str| format!("host {name:?}: {what}");
         let mut failed = false;
@@ -197,12 +201,25 @@ impl StudyFile {
         };
         let plugins = match &host.plugins {
             Some(words) => plugins("plugins", words, &mut wrong),
-            None => all.to_vec(),
+            None => start.plugins.clone(),
         };
         for key in ["sdir", "cade"] {
             let here = host.model.contains_key(key);
-            wrong(here.then(|| format!("take {key} out of [model]; a study has it in [{key}], alike for all hosts")));
+            wrong(here.then(|| format!("take {key} out of [model]; in a study it is [{key}], or {key} of the host")));
         }
+        let written = "settings are plain tables";
+        let mut sdir = Table::try_from(&start.sdir).expect(written);
+        lay(&mut sdir, &host.sdir);
+        let mut cade = Table::try_from(start.cade).expect(written);
+        lay(&mut cade, &host.cade);
+        let sdir: Option<SdirConfig> = section("[sdir]", sdir, &mut wrong);
+        let cade: Option<Cade> = section("[cade]", cade, &mut wrong);
+        let of_sdir = sdir.iter().flat_map(|s| [s.genes, s.patches]).flatten().find_map(|s| s.check().err());
+        wrong(of_sdir.map(|error| error.to_string()));
+        wrong(cade.and_then(|cade| cade.check().err()).map(|error| error.to_string()));
+        let off = sdir.as_ref().is_some_and(|sdir| *sdir == SdirConfig::OFF);
+        let nothing = "sdir is plugged in, but [sdir] is switched off for both modalities";
+        wrong((off && plugins.iter().any(|plugin| plugin.has_sdir())).then(|| nothing.into()));
         let mut model = host.model.clone();
         model.entry("name").or_insert_with(|| Value::String(name.clone()));
         let [mut train, mut inputs] = [preset.train(), preset.inputs()];
@@ -241,7 +258,8 @@ impl StudyFile {
             format!("it sees one modality, so {acting} cannot be plugged in; write plugins = [\"none\"] for it")
         }));
         wrong(config.check().err().map(|error| error.to_string()));
-        (!failed).then(|| Host { name: name.clone(), plugins, config })
+        let (sdir, cade) = (sdir?, cade?);
+        (!failed).then(|| Host { name: name.clone(), plugins, sdir, cade, config })
     }
 }
 
@@ -290,11 +308,18 @@ fn section<T: for<'de> Deserialize<'de>>(
     }
 }
 
+/// Choices that have settings of their own: one replaces the other.
+const CHOICES: [&str; 2] = ["gain", "bandwidth"];
+
 /// Lays a table over another. A table that is told apart by its `name` or `kind` replaces one of another.
 fn lay(under: &mut Table, over: &Table) {
     for (key, value) in over {
         match (under.get_mut(key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) if same_kind(below, above) => lay(below, above),
+            (Some(Value::Table(below)), Value::Table(above))
+                if !CHOICES.contains(&key.as_str()) && same_kind(below, above) =>
+            {
+                lay(below, above)
+            }
             _ => {
                 under.insert(key.clone(), value.clone());
             }
@@ -311,6 +336,8 @@ mod tests {
     use super::*;
     use crate::config::{Loss, Sampling};
     use crate::data::Scaling;
+    use crate::ops::Sdir;
+    use crate::ops::cade::Bandwidth;
     use crate::optim::OptimizerConfig;
 
     const LEAST: &str = "sources = [\"a.toml\", \"b.toml\"]\nseeds = [1]\n";
@@ -327,7 +354,7 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!((settings.name.as_str(), settings.mode, settings.preset), ("tcga", Mode::Strict, Preset::Onkos));
         assert_eq!(settings.hosts[0].plugins, Plugin::ALL);
-        assert_eq!((settings.sdir, settings.cade), (SdirConfig::default(), Cade::smooth()));
+        assert_eq!((&settings.hosts[0].sdir, settings.hosts[0].cade), (&SdirConfig::default(), Cade::smooth()));
         let mut ours = RunConfig::default();
         ours.model.plugins_mut().map(|(sdir, cade)| (*sdir, *cade) = (SdirConfig::OFF, None)).unwrap();
         assert_eq!(settings.hosts[0].config, ours);
@@ -345,7 +372,8 @@ mod tests {
             assert!(matches!(train.optimizer, OptimizerConfig::RAdam(c) if c.weight_decay == 1e-3));
             assert_eq!((train.schedule.warmup_epochs, train.clip_norm, train.validation), (1.0, 0.0, validation));
             assert_eq!((train.select == Select::Last, inputs.rna_scaling), (validation == 0.0, Scaling::MinmaxGlobal));
-            assert_eq!((settings.sdir.genes, settings.cade), (settings.sdir.patches, Cade::default()));
+            let Host { sdir, cade, .. } = &settings.hosts[0];
+            assert_eq!((sdir.genes, sdir.patches, *cade), (sdir.patches, Some(Sdir::default()), Cade::default()));
         }
     }
 
@@ -362,8 +390,22 @@ mod tests {
         assert!(matches!(&fusion.config.train.optimizer, OptimizerConfig::AdamW(c) if c.weight_decay == 0.5));
         let model = serde_json::to_value(&wide.config.model).unwrap();
         assert_eq!((model["width"].as_u64(), wide.plugins.as_slice()), (Some(64), &[Plugin::None][..]));
-        assert_eq!((settings.sdir.patches.unwrap().p, settings.sdir.genes.unwrap().p), (0.3, 0.5));
-        assert_eq!(settings.cade, Cade { alpha: 0.2, ..Cade::default() });
+        assert_eq!((fusion.sdir.patches.unwrap().p, fusion.sdir.genes.unwrap().p), (0.3, 0.5));
+        assert_eq!(fusion.cade, Cade { alpha: 0.2, ..Cade::default() });
+    }
+
+    #[test]
+    fn a_host_may_have_settings_of_a_plugin_of_its_own() {
+        let text = "[[hosts]]\nname = \"narrow\"\nmodel = { name = \"fusion\" }\ncade = { bandwidth = { fixed = 0.1 } }\n\
+                    sdir = { patches = { p = 0.1 }, genes = false }\n[[hosts]]\nname = \"fusion\"";
+        let (settings, problems) = resolve(text);
+        assert_eq!(problems, Vec::<String>::new());
+        let [narrow, fusion] = &settings.hosts[..] else { panic!("{:?}", settings.hosts) };
+        assert_eq!(narrow.cade, Cade { bandwidth: Bandwidth::Fixed(0.1), ..Cade::smooth() });
+        assert_eq!((narrow.sdir.genes, narrow.sdir.patches.unwrap().p), (None, 0.1));
+        assert_eq!((&fusion.sdir, fusion.cade), (&SdirConfig::default(), Cade::smooth()));
+        let (_, problems) = resolve("[sdir]\ngenes = false\npatches = false\n[[hosts]]\nname = \"fusion\"");
+        assert!(problems[0].contains("[sdir] is switched off"), "{problems:?}");
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! [[hosts]]
 //! name = "fusion"                       # the model, unless `model.name` says so; then a name of your own
 //! # plugins = ["none"]                  # instead of the list above; of a model that sees one modality there is no other
+//! # sdir = { patches = { p = 0.3 } }    # laid over [sdir]; cade likewise: one host a setting is an ablation
 //! [hosts.model]                         # laid over the defaults of the model
 //! [hosts.train]                         # laid over [train]
 //! [hosts.inputs]

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::file::{Settings, StudyFile};
 use super::preset::{Mode, Plugin};
-use crate::config::RunConfig;
+use crate::config::{Loss, RunConfig, Select};
 use crate::data::{Cohort, FileHash, Modality, Reading, Split};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::metrics::{Outcome, harrell};
 use crate::model::{CohortSource, Recipe};
 use crate::run::file_name;
 use crate::train::place;
@@ -137,9 +138,10 @@ impl Plan {
 
     /// The settings of a cell.
     pub fn config(&self, cell: &Cell) -> RunConfig {
-        let mut config = self.settings.hosts[cell.host].config.clone();
+        let host = &self.settings.hosts[cell.host];
+        let mut config = host.config.clone();
         config.seed = cell.seed;
-        cell.plugin.into(&mut config.model, &self.settings.sdir, self.settings.cade);
+        cell.plugin.plug_into(&mut config.model, &host.sdir, host.cade);
         config
     }
 
@@ -218,12 +220,6 @@ impl Plan {
                 host.name, cohort.name
             ));
         }
-        if host.plugins.iter().any(|p| p.has_sdir())
-            && self.settings.sdir.genes.is_none()
-            && self.settings.sdir.patches.is_none()
-        {
-            tell("[sdir] is switched off for both modalities, so there is nothing to plug in".into());
-        }
         // What is fitted and how patients are divided depends on these settings alone.
         let same =
             |other: &super::Host| other.config.inputs == host.config.inputs && other.config.train == host.config.train;
@@ -244,6 +240,7 @@ impl Plan {
             for &part in &parts {
                 let fitted = self.split(source, &config, part).and_then(|split| {
                     let fitted = Recipe::fit(&config, cohort, &split.train)?;
+                    can_choose(cohort, &split, &config)?;
                     some_event(cohort, &split, part)?;
                     Ok(fitted)
                 });
@@ -263,6 +260,22 @@ impl Plan {
             }
         }
     }
+}
+
+/// Refuses validation patients whose figure would be the same for every epoch.
+fn can_choose(cohort: &Cohort, split: &Split, config: &RunConfig) -> Result<()> {
+    let by_pairs = config.train.loss == Loss::Cox || config.train.select == Select::ValidationConcordance;
+    if split.validation.is_empty() || !by_pairs {
+        return Ok(());
+    }
+    let patients = || split.validation.iter().map(|&p| &cohort.patients[p]);
+    let (time, event): (Vec<f64>, Vec<bool>) = patients().map(|p| (p.time, p.event)).unzip();
+    let pairs = harrell(Outcome::new(&time, &event)?, &vec![0.0; time.len()])?;
+    if pairs.index().is_ok() {
+        return Ok(());
+    }
+    let want = "large enough that a validation patient outlives the event of another";
+    Err(Error::Setting { name: "train.validation", want, value: config.train.validation.to_string() })
 }
 
 /// Refuses training patients without an event: nothing could be learnt.

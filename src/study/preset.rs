@@ -126,7 +126,7 @@ impl Plugin {
     }
 
     /// Sets a host to have this plugged in and nothing else. A host without a place for it stays as it is.
-    pub(super) fn into(self, host: &mut ModelConfig, sdir: &SdirConfig, cade: Cade) {
+    pub(super) fn plug_into(self, host: &mut ModelConfig, sdir: &SdirConfig, cade: Cade) {
         if let Some((place_of_sdir, place_of_cade)) = host.plugins_mut() {
             *place_of_sdir = if self.has_sdir() { sdir.clone() } else { SdirConfig::OFF };
             *place_of_cade = self.has_cade().then_some(cade);

@@ -492,3 +492,40 @@ fn trainings_that_fail_are_told_and_the_others_are_kept() {
     study.write("s.toml", TINY);
     study.run("study s.toml").succeeded();
 }
+
+#[test]
+fn studies_among_the_examples_are_in_order() {
+    let study = Study::of(40);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/studies");
+    let mut found = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let sources = text.lines().find(|line| line.starts_with("sources = ")).unwrap();
+        study.write("s.toml", text.replace(sources, "sources = [\"north.toml\", \"south.toml\"]"));
+        let said = study.run("study s.toml --check");
+        assert_eq!(said.code, Some(0), "{}: {}", path.display(), said.err);
+        found += 1;
+    }
+    assert!(found > 0, "no example was found");
+}
+
+#[test]
+fn an_ablation_compares_hosts_that_differ_in_a_plugin() {
+    let text = SMALL.replace("model = { width = 8 }", "model = { width = 8 }\nsdir = { patches = { p = 0.9 } }");
+    let other =
+        "\n[[hosts]]\nname = \"less\"\nmodel = { name = \"fusion\", width = 8 }\nsdir = { patches = { p = 0.1 } }\n";
+    let study = with(&format!("{text}{other}").replace("seeds = [3, 8]", "seeds = [3]"));
+    study.run("study s.toml").succeeded();
+    let json = study.json("s-results/study.json");
+    let hosts = &json["settings"]["hosts"];
+    assert_eq!((&hosts[0]["sdir"]["patches"]["p"], &hosts[1]["sdir"]["patches"]["p"]), (&0.9.into(), &0.1.into()));
+    let mean = |host: &str, plugin: &str| {
+        let rows = json["rows"].as_array().unwrap().iter();
+        let of_it = rows.filter(|row| row["host"] == host && row["plugin"] == plugin);
+        of_it.map(|row| row["concordance"]["mean"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    // Without anything plugged in the two are one and the same model.
+    assert_eq!(mean("fusion", "none"), mean("less", "none"));
+    assert_ne!(mean("fusion", "both"), mean("less", "both"));
+}

@@ -10,6 +10,7 @@ use super::file::Host;
 use super::preset::{Mode, Plugin};
 use super::results::{ConcordanceRow, Domain, Results, Row, Training};
 use super::tables::beside;
+use super::{Epoch, Part};
 use crate::evaluate::Figure;
 
 const STYLE: &str = include_str!("style.css");
@@ -117,7 +118,8 @@ fn number(x: f64) -> String {
 
 /// A difference, with its sign.
 fn signed(x: f64) -> String {
-    format!("{x:+.3}").replace('-', "\u{2212}")
+    let text = format!("{x:+.3}");
+    if text.ends_with("0.000") { "0.000".into() } else { text.replace('-', "\u{2212}") }
 }
 
 fn probability(p: f64) -> String {
@@ -147,6 +149,7 @@ fn concordance(page: &mut String, results: &Results) {
          inside the source, {inside}.</p>\n"
     );
     let sources = distinct(results.rows.iter().map(|row| row.source.as_str()));
+    page.push_str("<div class=\"plots\">\n");
     let targets: Vec<&str> = results.cohorts.iter().map(|cohort| cohort.name.as_str()).collect();
     for (host, plugin) in methods(results) {
         add!(page, "<table class=\"matrix\">\n<caption>{}</caption>\n<tr><th>trained on</th>", method(host, plugin));
@@ -170,6 +173,7 @@ fn concordance(page: &mut String, results: &Results) {
         }
         page.push_str("</table>\n");
     }
+    page.push_str("</div>\n");
 }
 
 fn comparisons(page: &mut String, results: &Results) {
@@ -202,7 +206,7 @@ fn comparisons(page: &mut String, results: &Results) {
                 let what = if c.source.is_none() { "targets" } else { "seeds" };
                 add!(
                     page,
-                    "<td>{}</td><td>{} to {}</td><td>{} of {} {what}</td><td>{}</td><td>{}</td></tr>\n",
+                    "<td>{}</td><td class=\"line\">{} to {}</td><td class=\"line\">{} of {} {what}</td><td>{}</td><td>{}</td></tr>\n",
                     signed(d.mean),
                     signed(d.lower),
                     signed(d.upper),
@@ -273,7 +277,7 @@ fn curves(page: &mut String, results: &Results) {
         add!(page, "<span style=\"color:{}\">seed {seed}</span> ", plots::colour(number));
     }
     page.push_str("</p>\n<div class=\"plots\">\n");
-    let whole = |training: &&Training| training.part == super::Part::Whole.to_string();
+    let whole = |training: &&Training| training.part == Part::Whole.to_string();
     for (source, host, plugin) in distinct(results.trainings.iter().map(|t| (&t.source, &t.host, t.plugin))) {
         let of_it = results.trainings.iter().filter(|t| (&t.source, &t.host, t.plugin) == (source, host, plugin));
         let of_it: Vec<&Training> = of_it.filter(whole).collect();
@@ -281,7 +285,7 @@ fn curves(page: &mut String, results: &Results) {
         for (colour, training) in of_it.iter().enumerate() {
             let points = training.curve.iter().map(|epoch| (f64::from(epoch.epoch), epoch.loss)).collect();
             lines.push(plots::Curve { colour, dashed: false, points });
-            let validation = |epoch: &super::Epoch| Some((f64::from(epoch.epoch), epoch.validation.as_ref()?.loss));
+            let validation = |epoch: &Epoch| Some((f64::from(epoch.epoch), epoch.validation.as_ref()?.loss));
             let points: Vec<_> = training.curve.iter().filter_map(validation).collect();
             if !points.is_empty() {
                 lines.push(plots::Curve { colour, dashed: true, points });
@@ -348,11 +352,16 @@ fn settings(page: &mut String, results: &Results) {
         let text = text.expect("settings are plain tables");
         add!(page, "<h3>{what}</h3>\n<pre>{}</pre>\n", escape(&text));
     };
-    part("SDIR, where it is plugged in", toml::to_string(&s.sdir));
-    part("CADE, where it is plugged in", toml::to_string(&s.cade));
-    for Host { name, config, .. } in &s.hosts {
+    for Host { name, plugins, sdir, cade, config } in &s.hosts {
+        let name = escape(name);
+        if plugins.iter().any(|plugin| plugin.has_sdir()) {
+            part(&format!("SDIR, where it is plugged into {name}"), toml::to_string(sdir));
+        }
+        if plugins.iter().any(|plugin| plugin.has_cade()) {
+            part(&format!("CADE, where it is plugged into {name}"), toml::to_string(cade));
+        }
         part(
-            &format!("Host {}, with nothing plugged in; the seed is that of the training", escape(name)),
+            &format!("Host {name}, with nothing plugged in; the seed is that of the training"),
             toml::to_string(config),
         );
     }

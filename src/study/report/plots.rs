@@ -52,7 +52,13 @@ pub(super) fn kaplan_meier(curves: &[KaplanMeier; 2], times: &[Vec<f64>; 2], uni
         let mut chart = builder.build_cartesian_2d(0.0..end, 0.0..1.0).expect(FITS);
         let mut mesh = chart.configure_mesh();
         mesh.disable_x_mesh().light_line_style(WHITE).x_labels(TICKS).y_labels(5);
-        mesh.label_style((FONT, 12)).axis_desc_style((FONT, 12)).x_desc(unit).y_desc("alive").draw().expect(FITS);
+        mesh.x_label_formatter(&|time| short(*time));
+        mesh.label_style((FONT, 12))
+            .axis_desc_style((FONT, 12))
+            .x_desc(unit)
+            .y_desc("without event")
+            .draw()
+            .expect(FITS);
         for (colour, curve) in curves.iter().enumerate() {
             let colour = COLOURS[colour];
             let mut steps = vec![(0.0, 1.0)];
@@ -117,6 +123,12 @@ pub(super) fn losses(curves: &[Curve], epochs: u32) -> String {
         root.present().expect(FITS);
     }
     inline(svg)
+}
+
+/// A time on the axis, without decimals that say nothing.
+fn short(time: f64) -> String {
+    let text = format!("{time:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').into()
 }
 
 /// The colour of a line as a style sheet spells it.
