@@ -21,7 +21,7 @@ use crate::train::{EpochRecord, Progress, train};
 const CELLS: &str = "cells";
 /// The file that says that a cell is finished. It is written last.
 const RESULT: &str = "result.json";
-const CURVES: &str = "metrics.jsonl";
+const CURVES: &str = run::METRICS;
 /// Changes when the meaning of a cell does: cells of another layout are made anew.
 const LAYOUT: u32 = 1;
 
@@ -102,7 +102,7 @@ pub(super) fn key(plan: &Plan, cell: &Cell, device: Device) -> String {
     };
     let part = (cell.part.to_string(), folds, plan.settings.mode);
     let kind = if device == Device::Cpu { "cpu" } else { "cuda" };
-    let all = (LAYOUT, env!("CARGO_PKG_VERSION"), kind, plan.config(cell), part, cohorts);
+    let all = (LAYOUT, env!("CARGO_PKG_VERSION"), kind, plan.config(cell), part, keeps_model(plan, cell), cohorts);
     hex(serde_json::to_vec(&all).expect("settings are plain data"))
 }
 
@@ -142,6 +142,12 @@ pub(super) fn make(
     };
     write_curves(&folder.join(CURVES), &trained.history)?;
     kept(CURVES.into())?;
+    if keeps_model(plan, cell) {
+        trained.predictor.save(&folder.join(run::MODEL))?;
+        kept(run::MODEL.into())?;
+        run::write_config(&folder, &config)?;
+        kept(run::CONFIG.into())?;
+    }
     let batching = Batching { patients: config.train.batch, patches: config.train.patches_per_batch };
     let mut predictor = trained.predictor;
     let (cut, own) = (predictor.recipe.median_risk, predictor.recipe.genes.clone());
@@ -168,8 +174,19 @@ pub(super) fn make(
     run::write_json(&folder.join(RESULT), &result)
 }
 
+/// Whether the model of a cell stays, with its run file: the folder of the cell is then one that `onkos predict` and
+/// `onkos attend` take.
+pub(super) fn keeps_model(plan: &Plan, cell: &Cell) -> bool {
+    cell.part == Part::Whole && plan.settings.seeds.first() == Some(&cell.seed)
+}
+
+/// The model file of a cell that keeps it.
+pub(super) fn model(plan: &Plan, cell: &Cell) -> PathBuf {
+    folder(plan, cell).join(run::MODEL)
+}
+
 /// Fits the scaling of expression anew on all patients of a target, as published code does.
-fn scale_by_target(predictor: &mut Predictor, target: &Cohort) -> Result<()> {
+pub(super) fn scale_by_target(predictor: &mut Predictor, target: &Cohort) -> Result<()> {
     if let (Some(genes), Some(rna)) = (&mut predictor.recipe.genes, &target.rna) {
         genes.scaler = genes.scaler.refit(rna, &(0..target.len()).collect::<Vec<_>>())?;
     }

@@ -37,6 +37,8 @@ pub(super) struct StudyFile {
     replicates: u32,
     #[serde(default)]
     resampling_seed: u64,
+    #[serde(default)]
+    patients: Vec<String>,
     out: Option<PathBuf>,
     #[serde(default)]
     sdir: Table,
@@ -100,6 +102,8 @@ pub struct Settings {
     pub replicates: u32,
     /// Keys the resamples of the bootstrap; with the name of the cohort.
     pub resampling_seed: u64,
+    /// Cases whose gene groups and attention the report shows.
+    pub patients: Vec<String>,
     /// The host models.
     pub hosts: Vec<Host>,
 }
@@ -159,6 +163,7 @@ impl StudyFile {
         let plugins = plugins("plugins", &self.plugins, &mut wrong);
         wrong(none("seeds", self.seeds.is_empty()));
         wrong(twice("seeds", &self.seeds));
+        wrong(twice("patients", &self.patients));
         wrong(none("hosts", self.hosts.is_empty()));
         wrong(none("sources", self.sources.is_empty()));
         wrong(none("targets", self.targets.as_ref().is_some_and(Vec::is_empty)));
@@ -185,6 +190,7 @@ impl StudyFile {
             folds: self.folds,
             replicates: self.replicates,
             resampling_seed: self.resampling_seed,
+            patients: self.patients.clone(),
             hosts,
         }
     }

@@ -14,6 +14,7 @@
 //! folds = 5                             # of the cross-validation inside a source; mode "strict"
 //! replicates = 1000                     # of the bootstrap
 //! resampling_seed = 0                   # of the bootstrap
+//! patients = ["TCGA-AB-1234"]           # cases of targets whose gene groups and attention the report shows; none if absent
 //! out = "study-results"                 # the folder of the results; `STUDY-results` if absent
 //!
 //! [sdir]                                # as [model.sdir] of a run file; the same for all hosts
@@ -60,7 +61,8 @@
 //! `metrics.jsonl`, and `result.json`, which is written last and has the hash of all settings and inputs. A study that was
 //! killed goes on: cells whose hash is right are kept, and others are made anew, also when settings or files have changed, a
 //! target was added, or a file of the cell was touched. When all are there, `study.json`, `study.csv` and `report.html` are
-//! made from them, the same to the last bit however often the study was killed and whatever `--jobs` was.
+//! made from them, the same to the last bit however often the study was killed and whatever `--jobs` was. The cell `whole` of the
+//! first seed keeps its model and its run file, so that `onkos predict` and `onkos attend` take its folder for one of a run.
 //!
 //! - **C** is the mean over the seeds; its interval is a percentile bootstrap over patients of that mean, the same resamples
 //!   for all models of a cohort ([`crate::metrics::Bootstrap`], keyed by `resampling_seed` and the name of the cohort).
@@ -69,10 +71,13 @@
 //!   target included. With `R` replicates no probability is below `2 / (R + 1)`, so a study of `m` comparisons needs more than
 //!   `40 m` replicates before one can be below 0.05 after the correction.
 //! - **Ranks** are by C among all hosts with their plug-ins, averaged over the pairs of a source and a target.
+//! - **Chosen patients** are shown by the models of the first seed that were trained on other cohorts: what the risk loses when
+//!   the genes of one group are put to 0 after scaling ([`GroupChange`]), and on how few patches half of the attention lies.
 //! - **High and low risk** are cut at the median risk of the training patients.
 
 mod cell;
 mod compare;
+mod explain;
 mod file;
 mod grid;
 mod plan;
@@ -85,6 +90,7 @@ use std::path::PathBuf;
 
 pub use cell::{Epoch, Validation};
 pub use compare::{Comparison, Difference, Rank};
+pub use explain::{Explanation, GroupChange, PatchAttention};
 pub use file::{Host, Settings};
 pub use grid::{Event, Running};
 pub use plan::{Cell, Part, Plan};
@@ -121,7 +127,7 @@ impl Plan {
     /// [`Error::Io`](crate::Error::Io).
     pub fn run(&self, running: Running, observe: &(dyn Fn(Event<'_>) + Sync)) -> Result<Finished> {
         let (stored, trained) = self.fill(running, observe)?;
-        let results = Results::of(self, &stored)?;
+        let results = Results::of(self, &stored, running.device)?;
         write_json(&self.out.join(JSON), &results)?;
         tables::write_csv(&self.out.join(CSV), &results)?;
         let page = report::page(&results);

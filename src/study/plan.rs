@@ -192,6 +192,7 @@ impl Plan {
                 tell(format!("{what} are called {name:?}; a model is tested on other cohorts than its source"));
             }
         }
+        super::explain::unknown(self).into_iter().for_each(&mut tell);
         for source in 0..self.sources {
             let cohort = &self.cohorts[source];
             if let Err(error) = cohort.require_events() {

@@ -6,10 +6,12 @@ use serde::Serialize;
 
 use super::cell::{Epoch, Stored};
 use super::compare::{Comparison, Rank, compare, rank};
+use super::explain::{Explanation, explain};
 use super::file::Settings;
 use super::plan::{Cell, Part, Plan};
 use super::preset::{Mode, Plugin};
 use crate::data::FileHash;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::{Figure, LogRankFigure};
 use crate::metrics::{Bootstrap, Concordance, KaplanMeier, Outcome, Resampled, harrell, log_rank};
@@ -30,6 +32,8 @@ pub struct Results {
     pub comparisons: Vec<Comparison>,
     /// Hosts with plug-ins by their mean rank over the targets.
     pub ranks: Vec<Rank>,
+    /// What moved the risk of chosen patients.
+    pub explanations: Vec<Explanation>,
     /// The trainings.
     pub trainings: Vec<Training>,
 }
@@ -205,7 +209,7 @@ impl Judged {
 
 impl Results {
     /// The figures of a plan whose cells are all finished, in the order of [`Plan::cells`].
-    pub(super) fn of(plan: &Plan, stored: &[Stored]) -> Result<Results> {
+    pub(super) fn of(plan: &Plan, stored: &[Stored], device: Device) -> Result<Results> {
         let cells = plan.cells();
         let mut rows = Vec::new();
         for source in 0..plan.sources {
@@ -251,6 +255,7 @@ impl Results {
             rows,
             comparisons,
             ranks,
+            explanations: explain(plan, stored, device)?,
             trainings: cells.iter().zip(stored).map(training).collect(),
         })
     }

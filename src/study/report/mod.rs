@@ -10,7 +10,7 @@ use super::file::Host;
 use super::preset::{Mode, Plugin};
 use super::results::{ConcordanceRow, Domain, Results, Row, Training};
 use super::tables::beside;
-use super::{Epoch, Part};
+use super::{Epoch, Explanation, Part};
 use crate::evaluate::Figure;
 
 const STYLE: &str = include_str!("style.css");
@@ -27,6 +27,7 @@ pub(super) fn page(results: &Results) -> String {
     comparisons(&mut page, results);
     ranks(&mut page, results);
     survival(&mut page, results);
+    patients(&mut page, results);
     curves(&mut page, results);
     cohorts(&mut page, results);
     settings(&mut page, results);
@@ -265,6 +266,54 @@ fn survival(page: &mut String, results: &Results) {
             );
         }
         page.push_str("</div>\n");
+    }
+}
+
+/// The gene groups that a table shows of each model.
+const GROUPS: usize = 6;
+
+fn patients(page: &mut String, results: &Results) {
+    if results.explanations.is_empty() {
+        return;
+    }
+    let seed = list(&results.settings.seeds[..1]);
+    add!(
+        page,
+        "<h2>Chosen patients</h2>\n<p>By the models of seed {seed} that were trained on other cohorts. A gene group counts what \
+         the risk loses when its genes are put to 0 after scaling: above 0 it makes the prognosis worse; the {GROUPS} largest are \
+         shown. The attention says how few patches have half of it; a weight says how much a patch counted, not for better or \
+         worse. <code>onkos attend</code> draws it: the folder of the training holds the model.</p>\n"
+    );
+    for (case, target) in distinct(results.explanations.iter().map(|e| (&e.case, &e.target))) {
+        let of_it: Vec<&Explanation> =
+            results.explanations.iter().filter(|e| &e.case == case && &e.target == target).collect();
+        let outcome = of_it.first().map_or(String::new(), |e| {
+            let what = if e.event { "event at" } else { "followed up to" };
+            format!("{what} {:.1}", e.time)
+        });
+        add!(
+            page,
+            "<h3>{} of {}: {outcome}</h3>\n<table>\n<tr><th>trained on</th><th>model</th><th>risk</th><th>half of the \
+             attention</th><th>gene groups</th></tr>\n",
+            escape(case),
+            escape(target)
+        );
+        for e in of_it {
+            let group = if e.high { "high" } else { "low" };
+            let attention = e.patches.map_or("-".into(), |p| format!("{} of {} patches", p.half, p.patches));
+            let mut groups: Vec<_> = e.groups.iter().collect();
+            groups.sort_by(|a, b| b.change.abs().total_cmp(&a.change.abs()));
+            let shown = groups.iter().take(GROUPS).map(|g| format!("{} {}", escape(&g.name), signed(g.change)));
+            let shown = shown.collect::<Vec<_>>().join("; ");
+            add!(
+                page,
+                "<tr><td>{}</td><td>{}</td><td class=\"line\">{} ({group})</td><td>{attention}</td><td>{shown}</td></tr>\n",
+                escape(&e.source),
+                method(&e.host, e.plugin),
+                signed(e.risk)
+            );
+        }
+        page.push_str("</table>\n");
     }
 }
 
