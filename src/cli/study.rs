@@ -103,6 +103,10 @@ fn rows(rows: &[Row]) {
         if let Figure::Undefined { undefined } = &row.concordance {
             say!("{} on {}: no C-index: {undefined}", row.source, row.target);
         }
+        if let Figure::Undefined { undefined } = &row.groups.log_rank {
+            let (host, plugin) = (&row.host, row.plugin.name());
+            say!("{} on {}, {host}, {plugin}: no log-rank test: {undefined}", row.source, row.target);
+        }
     }
 }
 

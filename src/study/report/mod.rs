@@ -119,8 +119,8 @@ fn number(x: f64) -> String {
 
 /// A difference, with its sign.
 fn signed(x: f64) -> String {
-    let text = format!("{x:+.3}");
-    if text.ends_with("0.000") { "0.000".into() } else { text.replace('-', "\u{2212}") }
+    // Of what would be written as 0 the sign says nothing.
+    if x.abs() < 0.0005 { "0.000".into() } else { format!("{x:+.3}").replace('-', "\u{2212}") }
 }
 
 fn probability(p: f64) -> String {
@@ -446,6 +446,14 @@ fn trainings(page: &mut String, results: &Results) {
 mod tests {
     use super::*;
     use crate::metrics::{KaplanMeier, Outcome};
+
+    #[test]
+    fn a_sign_is_told_of_what_is_not_0() {
+        assert_eq!(
+            [0.01, -0.01, 0.0004, -0.0, 10.0].map(signed),
+            ["+0.010", "\u{2212}0.010", "0.000", "0.000", "+10.000"]
+        );
+    }
 
     #[test]
     fn nothing_of_a_text_is_run_as_html() {
