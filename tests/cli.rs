@@ -44,3 +44,6 @@ mod tables;
 
 #[path = "cli/studies.rs"]
 mod studies;
+
+#[path = "cli/studies_report.rs"]
+mod studies_report;

@@ -220,9 +220,6 @@ impl StudyFile {
         lay(&mut cade, &host.cade);
         let sdir: Option<SdirConfig> = section("[sdir]", sdir, &mut wrong);
         let cade: Option<Cade> = section("[cade]", cade, &mut wrong);
-        let of_sdir = sdir.iter().flat_map(|s| [s.genes, s.patches]).flatten().find_map(|s| s.check().err());
-        wrong(of_sdir.map(|error| error.to_string()));
-        wrong(cade.and_then(|cade| cade.check().err()).map(|error| error.to_string()));
         let off = sdir.as_ref().is_some_and(|sdir| *sdir == SdirConfig::OFF);
         let nothing = "sdir is plugged in, but [sdir] is switched off for both modalities";
         wrong((off && plugins.iter().any(|plugin| plugin.has_sdir())).then(|| nothing.into()));
@@ -263,8 +260,13 @@ impl StudyFile {
             let acting = acting.join(", ");
             format!("it sees one modality, so {acting} cannot be plugged in; write plugins = [\"none\"] for it")
         }));
-        wrong(config.check().err().map(|error| error.to_string()));
         let (sdir, cade) = (sdir?, cade?);
+        wrong(cade.check().err().map(|error| error.to_string()));
+        let mut plugged = config.clone();
+        Plugin::Both.plug_into(&mut plugged.model, &sdir, cade);
+        // Only the first of what a run file would be refused for is told, so what is told already is not.
+        let refused = config.check().err().or_else(|| cade.check().is_ok().then(|| plugged.check().err())?);
+        wrong(refused.map(|error| error.to_string()));
         (!failed).then(|| Host { name: name.clone(), plugins, sdir, cade, config })
     }
 }
