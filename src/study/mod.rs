@@ -62,10 +62,12 @@
 //! killed goes on: cells whose hash is right are kept, and others are made anew, also when settings or files have changed, a
 //! target was added, or a file of the cell was touched. When all are there, `study.json`, `study.csv` and `report.html` are
 //! made from them, the same to the last bit however often the study was killed and whatever `--jobs` was. The cell `whole` of the
-//! first seed keeps its model and its run file, so that `onkos predict` and `onkos attend` take its folder for one of a run.
+//! first seed keeps its model and its run file, so that `onkos predict` and `onkos attend` take its folder for one of a run; the
+//! other models go, as those of a large host fill a disk.
 //!
 //! - **C** is the mean over the seeds; its interval is a percentile bootstrap over patients of that mean, the same resamples
-//!   for all models of a cohort ([`crate::metrics::Bootstrap`], keyed by `resampling_seed` and the name of the cohort).
+//!   for all models of a cohort ([`crate::metrics::Bootstrap`], keyed by `resampling_seed` and the name of the cohort). It says
+//!   how much hangs on who was judged, not on seeds or on who was trained on; the deviation over the seeds stands beside it.
 //! - **Comparisons** are of a plug-in with `none` of the same host, source, seeds and patients. The probability is that of the
 //!   paired bootstrap, corrected by Holm's rule for all comparisons of the study, the means over all pairs of a source and a
 //!   target included. With `R` replicates no probability is below `2 / (R + 1)`, so a study of `m` comparisons needs more than
