@@ -199,7 +199,7 @@ impl Plan {
                 tell(error.to_string());
             }
             for target in self.targets(source) {
-                for problem in strangers(cohort, &self.cohorts[target]) {
+                for problem in self.strangers(cohort, &self.cohorts[target]) {
                     tell(problem);
                 }
             }
@@ -207,6 +207,31 @@ impl Plan {
                 self.look_at_host(source, number, &mut tell);
             }
         }
+    }
+
+    /// Whether a host looks at a modality, where there is one.
+    fn some_host_sees(&self, modality: Modality) -> bool {
+        self.settings.hosts.iter().any(|host| {
+            let chosen = &host.config.inputs.modalities;
+            host.config.model.sees().contains(&modality) && (chosen.is_empty() || chosen.contains(&modality))
+        })
+    }
+
+    /// What two cohorts have not in common that they must.
+    fn strangers(&self, source: &Cohort, target: &Cohort) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.some_host_sees(Modality::Genes) && no_gene_in_common(source, target) {
+            let (source, target) = (&source.name, &target.name);
+            problems.push(format!("{source} and {target} have no gene in common; are genes named alike in both?"));
+        }
+        if let (Some(want), Some(got)) = (source.time_unit, target.time_unit)
+            && want != got
+        {
+            let (cohort, source_cohort) = (target.name.clone(), source.name.clone());
+            let error = Error::TimeUnits { cohort, got: got.name(), source_cohort, want: want.name() };
+            problems.push(error.to_string());
+        }
+        problems
     }
 
     fn look_at_host(&self, source: usize, number: usize, tell: &mut impl FnMut(String)) {
@@ -312,21 +337,4 @@ fn no_gene_in_common(source: &Cohort, target: &Cohort) -> bool {
     let (Some(ours), Some(theirs)) = (&source.rna, &target.rna) else { return false };
     let ours: HashSet<&str> = ours.genes.iter().map(String::as_str).collect();
     !theirs.genes.iter().any(|gene| ours.contains(gene.as_str()))
-}
-
-/// What two cohorts have not in common that they must.
-fn strangers(source: &Cohort, target: &Cohort) -> Vec<String> {
-    let mut problems = Vec::new();
-    if no_gene_in_common(source, target) {
-        let (source, target) = (&source.name, &target.name);
-        problems.push(format!("{source} and {target} have no gene in common; are genes named alike in both?"));
-    }
-    if let (Some(want), Some(got)) = (source.time_unit, target.time_unit)
-        && want != got
-    {
-        let (cohort, source_cohort) = (target.name.clone(), source.name.clone());
-        let error = Error::TimeUnits { cohort, got: got.name(), source_cohort, want: want.name() };
-        problems.push(error.to_string());
-    }
-    problems
 }

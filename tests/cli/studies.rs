@@ -540,25 +540,51 @@ fn a_second_process_is_kept_out_of_a_study() {
 #[test]
 fn hosts_of_several_kinds_stand_in_one_study() {
     let text = SMALL.replace("seeds = [3, 8]", "seeds = [3]\npatients = [\"SOUTH-0004\"]");
-    let genes = "\n[[hosts]]\nname = \"genes alone\"\nplugins = [\"none\"]\nmodel = { name = \"fusion\" }\ninputs = { modalities = [\"genes\"] }\n";
-    let other = "\n[[hosts]]\nname = \"survpath\"\nmodel = { width = 8, attention_width = 8, head_hidden = 4 }\n";
-    let study = with(&format!("{text}{genes}{other}"));
+    let others = r#"
+[[hosts]]
+name = "genes alone"
+plugins = ["none"]
+model = { name = "snn", widths = [8] }
+[[hosts]]
+name = "abmil"
+plugins = ["none"]
+model = { width = 8, attention_width = 8 }
+[[hosts]]
+name = "survpath"
+model = { width = 8, attention_width = 8, head_hidden = 4 }
+"#;
+    let study = with(&format!("{text}{others}"));
     study.run("study s.toml --jobs 2").succeeded();
     let json = study.json("s-results/study.json");
     let methods = |list: &str| {
         let all = json[list].as_array().unwrap().iter();
-        all.map(|row| (row["host"].clone(), row["plugin"].clone())).collect::<Vec<_>>()
+        all.map(|row| format!("{} {}", row["host"].as_str().unwrap(), row["plugin"].as_str().unwrap()))
+            .collect::<Vec<_>>()
     };
-    let five = ["fusion none", "fusion both", "genes alone none", "survpath none", "survpath both"];
-    let five = five.map(|method| method.rsplit_once(' ').map(|(host, plugin)| (host.into(), plugin.into())).unwrap());
-    assert_eq!(methods("ranks"), five);
-    assert_eq!(methods("rows")[5..10], five);
+    let six = ["fusion none", "fusion both", "genes alone none", "abmil none", "survpath none", "survpath both"];
+    assert_eq!(methods("ranks"), six);
+    assert_eq!(methods("rows")[6..12], six);
     let ranks = json["ranks"].as_array().unwrap().iter().map(|rank| rank["mean_rank"].as_f64().unwrap()).sum::<f64>();
-    assert_eq!(ranks, 15.0, "1 to 5 in each of two pairs");
-    assert_eq!(methods("explanations"), five);
+    assert_eq!(ranks, 21.0, "1 to 6 in each of two pairs");
+    assert_eq!(methods("explanations"), six);
     let sees = |e: &Value| (!e["groups"].as_array().unwrap().is_empty(), !e["patches"].is_null());
-    assert_eq!(sees(&json["explanations"][0]), (true, true));
-    assert_eq!(sees(&json["explanations"][2]), (true, false), "genes alone look at no patch");
+    let sees = |number: usize| sees(&json["explanations"][number]);
+    assert_eq!((sees(0), sees(2), sees(3)), ((true, true), (true, false), (false, true)));
     // Two hosts with a plug-in: four cohorts each, and the mean over the targets.
     assert_eq!(json["comparisons"].as_array().unwrap().len(), 10);
+}
+
+#[test]
+fn nothing_is_plugged_into_a_host_that_sees_one_modality() {
+    let study = with(&format!("{SMALL}\n[[hosts]]\nname = \"snn\"\n[[hosts]]\nname = \"abmil\"\n"));
+    let sentence = "it sees one modality, so both cannot be plugged in; write plugins = [\"none\"] for it";
+    study.refuses("study s.toml", &[&format!("host \"snn\": {sentence}"), &format!("host \"abmil\": {sentence}")]);
+    // Genes that nobody looks at need not be those of another cohort.
+    study.write("others.txt", study.text("genes.txt").replace("GENE", "OTHER"));
+    study.write("signatures2.csv", study.text("signatures.csv").replace("GENE", "OTHER"));
+    study.edit("south.toml", "genes.txt", "others.txt");
+    study.edit("south.toml", "signatures.csv", "signatures2.csv");
+    let slides = SMALL.replace("\"none\", \"both\"", "\"none\"").replace("name = \"fusion\"", "name = \"abmil\"");
+    study.write("s.toml", slides);
+    study.run("study s.toml --check").succeeded();
 }
