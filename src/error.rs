@@ -181,6 +181,14 @@ pub enum Error {
         /// What is wrong, with its line.
         why: String,
     },
+    /// A study cannot be made, or some of its trainings failed; all the reasons in one list.
+    #[error("{}", problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect::<Vec<_>>().join("\n"))]
+    Study {
+        /// The study file, or the folder of its results.
+        path: PathBuf,
+        /// A sentence each.
+        problems: Vec<String>,
+    },
     /// Nothing in a folder can be imported.
     #[error("{}: nothing to import from {tool}: {why}", study.display())]
     Import {

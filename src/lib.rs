@@ -19,6 +19,7 @@ pub mod optim;
 pub mod rng;
 pub mod run;
 pub mod shape;
+pub mod study;
 pub mod tape;
 pub mod tensor;
 pub mod train;

@@ -41,3 +41,9 @@ mod device;
 
 #[path = "cli/tables.rs"]
 mod tables;
+
+#[path = "cli/studies.rs"]
+mod studies;
+
+#[path = "cli/studies_report.rs"]
+mod studies_report;

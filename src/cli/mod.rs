@@ -21,6 +21,7 @@ mod pack;
 mod predict;
 mod progress;
 mod quickstart;
+mod study;
 mod table;
 mod train;
 
@@ -85,6 +86,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Risks of the patients of a cohort, by a trained model
     Predict(predict::Predict),
+    /// Train hosts with plug-ins on several cohorts, test each on the others, and write a report
+    Study(study::Study),
     /// Heat maps: the attention of a trained model over the patches of slides
     Attend(attend::Attend),
     /// Everything that is wrong with a cohort, and what is in it
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
         Command::Train(command) => command.run(&cli.global, device),
         Command::Evaluate(command) => command.run(&cli.global, device),
         Command::Predict(command) => command.run(&cli.global, device),
+        Command::Study(command) => command.run(&cli.global, device),
         Command::Attend(command) => command.run(&cli.global, device),
         Command::Check(command) => command.run(&cli.global),
         Command::Import(command) => command.run(&cli.global),

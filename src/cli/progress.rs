@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::device::Device;
 use crate::evaluate::Figure;
+use crate::study::{Event, Plan};
 use crate::train::{EpochRecord, Progress};
 
 /// One bar over all epochs: loss, rate and time left; a line an epoch where there is no terminal.
@@ -64,6 +65,57 @@ impl Bar {
         });
         let (epoch, seconds) = (record.epoch, record.seconds);
         format!("epoch {epoch}/{}  loss {:.4}{validation}  {seconds:.2} s", self.epochs, record.loss)
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// One bar over the trainings of a study; a line a training where there is no terminal.
+pub(super) struct Cells {
+    bar: ProgressBar,
+    plain: bool,
+}
+
+impl Cells {
+    /// `quiet` draws nothing at all.
+    pub(super) fn new(quiet: bool) -> Cells {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let plain = !quiet && bar.is_hidden();
+        if quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} trainings  {eta} left  {msg}");
+        bar.set_style(style.expect("a valid template"));
+        Cells { bar, plain }
+    }
+
+    /// Shows what a study tells. Several trainings may tell at a time.
+    pub(super) fn show(&self, plan: &Plan, event: Event<'_>) {
+        match event {
+            Event::Start { finished, cells } => {
+                self.bar.set_length(cells as u64);
+                self.bar.set_position(finished as u64);
+                // What was there before says nothing about the time that is left.
+                self.bar.reset_eta();
+                if self.plain {
+                    let _ = writeln!(std::io::stderr(), "training {} of {cells}", cells - finished);
+                }
+            }
+            Event::Training { cell, progress: Progress::Epoch(record) } => {
+                let epochs = plan.config(cell).train.epochs;
+                self.bar.set_message(format!("{}  epoch {}/{epochs}", plan.names(cell).join("/"), record.epoch));
+            }
+            Event::Training { .. } => {}
+            Event::Done { cell } => {
+                self.bar.inc(1);
+                if self.plain {
+                    let _ = writeln!(std::io::stderr(), "training {} ended", plan.names(cell).join("/"));
+                }
+            }
+        }
     }
 
     /// Takes the bar away.

@@ -51,7 +51,7 @@ pub(super) fn print_figures(figures: &[Figures]) {
     }
 }
 
-fn p_value(p: f64) -> String {
+pub(super) fn p_value(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 

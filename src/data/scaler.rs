@@ -79,6 +79,28 @@ impl Scaler {
     /// # Errors
     /// [`Error::Setting`] if none of the patients has RNA.
     pub fn fit(scaling: Scaling, rna: &Rna, train: &[usize]) -> Result<Scaler> {
+        Scaler::fit_clipped(scaling, rna, rna.clip, train)
+    }
+
+    /// The same scaling of the same genes, fitted anew on patients of another cohort: what published code does to a target.
+    /// Its numbers are then those of the target, which a model that is judged strictly must not see. Clipping stays; so do
+    /// the numbers of genes that the cohort has not.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn refit(&self, rna: &Rna, patients: &[usize]) -> Result<Scaler> {
+        let own = Scaler::fit_clipped(self.scaling, rna, self.clip, patients)?;
+        let places: HashMap<&str, usize> = own.genes.iter().enumerate().map(|(i, gene)| (gene.as_str(), i)).collect();
+        let mut refitted = self.clone();
+        for (gene, name) in self.genes.iter().enumerate() {
+            if let Some(&place) = places.get(name.as_str()) {
+                (refitted.shift[gene], refitted.factor[gene]) = (own.shift[place], own.factor[place]);
+            }
+        }
+        Ok(refitted)
+    }
+
+    fn fit_clipped(scaling: Scaling, rna: &Rna, clip: Option<[f32; 2]>, train: &[usize]) -> Result<Scaler> {
         let rows: Vec<&[f32]> = train.iter().filter(|&&p| rna.present[p]).map(|&p| rna.row(p)).collect();
         if rows.is_empty() {
             let want = "at least 1 with gene expression";
@@ -86,9 +108,9 @@ impl Scaler {
         }
         let genes = rna.genes.len();
         let (shift, factor) = match scaling {
-            Scaling::Zscore => (0..genes).map(|g| standardise(&rows, g, rna.clip)).unzip(),
+            Scaling::Zscore => (0..genes).map(|g| standardise(&rows, g, clip)).unzip(),
             Scaling::MinmaxGlobal => {
-                let (low, high) = (rows.iter().flat_map(|row| row.iter()).map(|&x| clipped(x, rna.clip)))
+                let (low, high) = (rows.iter().flat_map(|row| row.iter()).map(|&x| clipped(x, clip)))
                     .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
                 // 2 (x - low) / (high - low) - 1 is zero half way. One value alone has no range: all become 0.
                 let factor = if high > low { 2.0 / (high - low) } else { 0.0 };
@@ -96,7 +118,7 @@ impl Scaler {
             }
             Scaling::None => (vec![0.0; genes], vec![1.0; genes]),
         };
-        Ok(Scaler { scaling, clip: rna.clip, genes: rna.genes.clone(), shift, factor })
+        Ok(Scaler { scaling, clip, genes: rna.genes.clone(), shift, factor })
     }
 
     /// The genes, in the order of the columns that [`apply`](Self::apply) gives.
@@ -192,6 +214,19 @@ mod tests {
         let scaler = Scaler::fit(Scaling::Zscore, &train, &[0, 1]).unwrap();
         let target = rna(&["A"], &[&[1.0], &[50.0]], None);
         assert_eq!(scaler.apply("t", &target, MissingGenes::Refuse).unwrap().host(), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn a_scaler_is_fitted_anew_on_a_target_gene_by_gene() {
+        let train = rna(&["A", "B", "C"], &[&[0.0, 0.0, 5.0], &[2.0, 4.0, 7.0]], Some([-8.0, 8.0]));
+        let target = rna(&["C", "A"], &[&[0.0, 10.0], &[4.0, 14.0]], None);
+        let scaler = Scaler::fit(Scaling::Zscore, &train, &[0, 1]).unwrap();
+        let refitted = scaler.refit(&target, &[0, 1]).unwrap();
+        assert_eq!(refitted.genes(), scaler.genes());
+        // A is 10 and 14, clipped to 8 as the training cohort asks, and so constant.
+        assert_eq!(refitted.apply("t", &target, MissingGenes::Zero).unwrap().host(), [0.0, 0.0, -1.0, 0.0, 0.0, 1.0]);
+        let minmax = Scaler::fit(Scaling::MinmaxGlobal, &train, &[0, 1]).unwrap().refit(&target, &[0, 1]).unwrap();
+        assert_eq!(minmax.apply("t", &target, MissingGenes::Zero).unwrap().host(), [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod step;
 mod undefined;
 
 pub use auc::{DynamicAuc, cumulative_dynamic_auc};
-pub use bootstrap::{Bootstrap, Interval};
+pub use bootstrap::{Bootstrap, Interval, Resampled};
 pub use brier::{Brier, brier};
 pub use censoring::{Censoring, median_follow_up};
 pub use concordance::{Concordance, harrell, uno};

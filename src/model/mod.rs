@@ -37,7 +37,7 @@ use crate::data::Modality;
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Dense, Params, Pass};
-use crate::ops::Activation;
+use crate::ops::{Activation, Cade};
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -126,6 +126,15 @@ impl ModelConfig {
             ModelConfig::SurvPath(_) => &[Modality::Genes, Modality::Patches],
             ModelConfig::Abmil(_) => &[Modality::Patches],
             ModelConfig::Snn(_) => &[Modality::Genes],
+        }
+    }
+
+    /// The settings of SDIR and CADE, of a model in which two sets of tokens meet; `None` for one that sees one modality.
+    pub fn plugins_mut(&mut self) -> Option<(&mut SdirConfig, &mut Option<Cade>)> {
+        match self {
+            ModelConfig::Fusion(config) => Some((&mut config.sdir, &mut config.cade)),
+            ModelConfig::SurvPath(config) => Some((&mut config.sdir, &mut config.cade)),
+            ModelConfig::Abmil(_) | ModelConfig::Snn(_) => None,
         }
     }
 }

@@ -22,7 +22,9 @@ fn risks(table: &str) -> BTreeMap<String, Vec<String>> {
 #[test]
 fn every_command_explains_itself() {
     let study = Study::new();
-    for command in ["", "quickstart", "train", "evaluate", "predict", "check", "import", "inspect", "doctor", "bench"] {
+    for command in
+        ["", "quickstart", "train", "study", "evaluate", "predict", "check", "import", "inspect", "doctor", "bench"]
+    {
         let help = study.run(&format!("{command} --help")).succeeded();
         assert!(help.out.contains("Usage: onkos") && help.out.contains("--json"), "{}", help.out);
         assert!(help.err.is_empty(), "{}", help.err);
