@@ -13,7 +13,8 @@ const WIDTH: usize = 128;
 
 pub(super) fn cases() -> Vec<Case> {
     let passes = [Pass::Forward, Pass::ForwardBackward];
-    [1, 16].into_iter().flat_map(|patients| passes.map(|pass| case(patients, 4096, pass))).collect()
+    let sizes = [(1, 1024), (1, 4096), (16, 4096)];
+    sizes.into_iter().flat_map(|(patients, patches)| passes.map(|pass| case(patients, patches, pass))).collect()
 }
 
 fn case(patients: usize, patches: usize, pass: Pass) -> Case {

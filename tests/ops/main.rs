@@ -5,6 +5,7 @@ mod add;
 mod attention_mil;
 mod attention_mil_golden;
 mod cade;
+mod cade_norm;
 mod cade_plain;
 mod concat;
 mod cox;
