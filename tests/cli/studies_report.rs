@@ -93,6 +93,7 @@ fn browse(arguments: &[&str], page: &std::path::Path) -> Option<Answer> {
         version.is_ok_and(|status| status.success())
     };
     let Some(browser) = browsers.into_iter().find(there) else {
+        assert!(named.is_none(), "ONKOS_BROWSER names {named:?}, which does not start");
         println!("skipped: no chromium here, and none named in ONKOS_BROWSER");
         return None;
     };
