@@ -56,6 +56,8 @@ fn cases() -> Vec<([Ragged; 2], usize, usize)> {
         (bags(&[0, 1, 3], &[2, 0, 0]), 3, 1),
         (bags(&[33, 0, 5], &[31, 32, 70]), 8, 2),
         (bags(&[7, 1, 32], &[0, 1025, 33]), 12, 3),
+        // Heads of which no 16 bytes are a whole number.
+        (bags(&[5, 2], &[9, 40]), 12, 2),
         (bags(&[40], &[540]), 128, 1),
     ]
 }
@@ -131,6 +133,24 @@ fn large_scores_stay_finite_and_the_largest_takes_all() {
     let got = values(apply(1, &bags), &x);
     assert_eq!(got[0].host()[..4], x[1].host()[12 * 39 + 8..12 * 40]);
     assert!(got.iter().all(|x| x.host().iter().all(|x| x.is_finite())));
+}
+
+#[test]
+fn gradients_of_scores_far_below_zero_are_finite() {
+    let bags = [[3], [37]].map(Ragged::from_lengths);
+    let x = [0, 1].map(|i| {
+        let (side, packed) = (if i == 0 { 200.0 } else { -200.0 }, &inputs::<f32>(4, &bags)[i]);
+        // Queries and keys of opposite signs, of either side.
+        let at = |j: usize| match j % 12 {
+            0..4 => 200.0,
+            4..8 => -200.0 + side / 200.0,
+            _ => packed.host()[j],
+        };
+        Tensor::from_fn(packed.shape(), at)
+    });
+    let cot = [normal("genes cotangent", &[3, 4]), normal("patches cotangent", &[37, 4])];
+    let (out, grads) = gradients(apply(1, &bags), &x, &cot);
+    assert!(out.iter().chain(&grads).all(|x| x.host().iter().all(|x| x.is_finite())));
 }
 
 #[test]
