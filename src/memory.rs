@@ -7,8 +7,7 @@ use bytemuck::Zeroable;
 const LARGE: usize = 8 << 20;
 
 /// An array of zeros. The pages of a large one are asked for in the largest size that the system has, since filling
-/// memory in page by page of 4 KiB takes longer than most ops take to write it: on a virtual server 1.4 s for 512 MiB,
-/// and 0.05 s in pages of 2 MiB (benches/store has what that does to reading).
+/// memory in page by page of 4 KiB takes longer than most ops take to write it (`ARCHITECTURE.md` has what it did to reading).
 pub(crate) fn zeroed<T: Zeroable>(len: usize) -> Vec<T> {
     let array = bytemuck::zeroed_vec(len);
     if size_of_val(&*array) >= LARGE {

@@ -57,8 +57,8 @@ impl Plan {
         let _lock = self.lock()?;
         let cells = self.cells();
         let keys: Vec<String> = cells.iter().map(|cell| cell::key(self, cell, device)).collect();
-        let is_finished = |&i: &usize| cell::finished(self, &cells[i], &keys[i]).is_none();
-        let open: Vec<usize> = (0..cells.len()).filter(is_finished).collect();
+        let is_open = |&i: &usize| cell::finished(self, &cells[i], &keys[i]).is_none();
+        let open: Vec<usize> = (0..cells.len()).filter(is_open).collect();
         observe(Event::Start { finished: cells.len() - open.len(), cells: cells.len() });
 
         let (next, stop, failed) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
