@@ -139,7 +139,7 @@ pub(crate) fn limited(onkos: &str, file: &Path, store: &[PathBuf], limit_gib: f6
         if let (Some(anonymous_mib), Some(mapped_mib)) = (mib("RssAnon:"), mib("RssFile:")) {
             held.push(Held { seconds: start.elapsed().as_secs_f64(), anonymous_mib, mapped_mib });
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(10));
     };
     let all_seconds = start.elapsed().as_secs_f64();
     assert!(code.success(), "the training ended with {code}");
