@@ -32,6 +32,37 @@ fn in_large_pages<T>(array: &[T]) {
 #[cfg(not(target_os = "linux"))]
 fn in_large_pages<T>(_array: &[T]) {}
 
+/// More than the caches of most machines keep for one process.
+pub(crate) const CACHES: usize = 32 << 20;
+
+/// Copies to memory that is used after the caches have forgotten it: nothing is read of what is written to, and what the
+/// caches hold stays.
+///
+/// # Panics
+/// If the lengths differ.
+pub(crate) fn copy_past_caches(from: &[u8], to: &mut [u8]) {
+    assert_eq!(from.len(), to.len(), "bytes to copy");
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        // SAFETY: any bytes are a vector, and a vector is any bytes.
+        let (head, vectors, tail) = unsafe { to.align_to_mut::<__m128i>() };
+        let (first, rest) = from.split_at(head.len());
+        let (pieces, last) = rest.as_chunks::<16>();
+        head.copy_from_slice(first);
+        tail.copy_from_slice(last);
+        for (to, from) in vectors.iter_mut().zip(pieces) {
+            // SAFETY: SSE2 is a part of x86-64; `from` has the 16 bytes that are read, from any address on, and `to`, which is
+            // aligned, those that are written.
+            unsafe { _mm_stream_si128(to, _mm_loadu_si128(from.as_ptr().cast())) };
+        }
+        // SAFETY: as above. Such stores are seen by other threads in no order without it.
+        unsafe { _mm_sfence() };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    to.copy_from_slice(from);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +77,19 @@ mod tests {
             drop(array);
             // What was given back with something in it is zeros again.
             assert!(zeroed::<f64>(len).iter().all(|x| x.to_bits() == 0));
+        }
+    }
+
+    #[test]
+    fn bytes_are_copied_from_and_to_any_address_and_none_beside_them() {
+        let from: Vec<u8> = (0..300_u32).map(|i| (i * i % 251 + 1) as u8).collect();
+        for len in [0, 1, 15, 16, 17, 31, 32, 100, 200] {
+            for (start, target) in (0..17).flat_map(|start| (0..17).map(move |target| (start, target))) {
+                let mut to = vec![0; 300];
+                copy_past_caches(&from[start..start + len], &mut to[target..target + len]);
+                assert_eq!(to[target..target + len], from[start..start + len]);
+                assert!(to[..target].iter().chain(&to[target + len..]).all(|&byte| byte == 0));
+            }
         }
     }
 }

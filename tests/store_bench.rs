@@ -39,7 +39,18 @@ fn a_small_store_is_read_by_every_way_and_trained_on() {
     let sizes: u64 = shards.iter().map(|shard| shard.metadata().unwrap().len()).sum();
     assert!(sizes > (report.patches * 2 * cohort::WIDTH) as u64, "{sizes} bytes of {} patches", report.patches);
 
+    // Read by the system while it is gathered, and out of its memory.
     let file = folder.path().join("packed.toml");
+    let gathered = || {
+        let cohort = onkos::data::Cohort::open_unscanned(&file).unwrap();
+        let everybody: Vec<usize> = (0..cohort.len()).collect();
+        cohort.slides.as_ref().unwrap().gather(&everybody).unwrap().0
+    };
+    let warm = gathered();
+    cohort::forget(&shards);
+    assert_eq!(warm.rows(), report.patches);
+    assert_eq!(gathered(), warm);
+
     let epochs = train::epochs(&file, &shards, 2);
     assert!(epochs.len() == 2 && epochs.iter().all(|e| (0.0..=1.0).contains(&e.share)), "{epochs:?}");
     let run = folder.path().join("run");

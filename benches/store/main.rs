@@ -1,7 +1,7 @@
 //! Whether a store feeds a model faster than it eats: `cargo bench --bench store -- --help`.
 //!
 //! Everything is made below `target/store-bench` and removed at the end. What is compared is timed in turn, round after
-//! round, with nothing of the files in memory ("cold") and right after that ("warm"); every number is a median.
+//! round, each with nothing of its files in memory ("cold") and then all of them again ("warm"); every number is a median.
 
 mod cohort;
 mod read;

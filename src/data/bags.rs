@@ -1,7 +1,7 @@
 //! The patch features of a cohort, in their files: read when they are gathered, never as a whole.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ use super::problem::{Problem, Problems};
 use crate::element::Element;
 use crate::error::Result;
 use crate::features::{FeatureType, Features};
-use crate::memory::zeroed;
+use crate::memory::{CACHES, copy_past_caches, zeroed};
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
 
@@ -82,6 +82,26 @@ struct Job<'a> {
     bytes: usize,
 }
 
+impl Job<'_> {
+    /// Copies into exactly as many bytes, past the caches if they cannot hold what this is a part of.
+    fn copy(&self, to: &mut [u8], passing: bool) -> Option<Problem> {
+        let file = &self.piece.file;
+        match &self.spans[..] {
+            [span] => match file.slice(span.clone()).filter(|_| passing) {
+                Some(bytes) => {
+                    copy_past_caches(bytes, to);
+                    None
+                }
+                None => file.bytes_into(span.start, to).err(),
+            },
+            spans => file.runs_into(spans, to).err(),
+        }
+    }
+}
+
+/// Threads that wait for disks, which are asked for as much at a time: more of them did not read faster.
+const WAITING: usize = 4;
+
 /// A row and a column of a block, and what stands there.
 type Place = (usize, usize, f32);
 
@@ -152,7 +172,9 @@ impl Bags {
         let count = rows * self.width;
         let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.capacity() >= count);
         let mut elements = spare.unwrap_or_else(|| zeroed(rows.max(room) * self.width));
-        elements.resize(count, T::default());
+        // By all threads: a batch may be much larger than the one before.
+        elements.truncate(count);
+        elements.par_extend(rayon::iter::repeat_n(T::default(), count - elements.len()));
         self.read(&self.runs(parts), 0, bytemuck::cast_slice_mut(&mut elements))?;
         Tensor::new(&[rows, self.width], elements)
     }
@@ -187,19 +209,38 @@ impl Bags {
 
     /// Copies bytes of some runs, one after another, from byte `from` of all of them on.
     pub(crate) fn read(&self, runs: &[Run<'_>], from: usize, to: &mut [u8]) -> Result<()> {
+        // The caches would not hold it until it is used.
+        let passing = to.len() > CACHES;
         let mut left = to;
-        let mut work = Vec::new();
-        for job in self.jobs(runs, from, left.len()) {
+        let (mut here, mut absent) = (Vec::new(), Vec::new());
+        let jobs = self.jobs(runs, from, left.len());
+        let mut wrong: Vec<Option<Problem>> = jobs.iter().map(|_| None).collect();
+        for (job, wrong) in jobs.into_iter().zip(&mut wrong) {
             let (to, rest) = left.split_at_mut(job.bytes);
-            work.push((job, to));
+            let waits = job.piece.file.is_absent(&job.spans);
+            if waits { &mut absent } else { &mut here }.push((job, to, wrong));
             left = rest;
         }
         assert!(left.is_empty(), "more bytes were asked for than the bags have");
-        let read = |(job, to): (Job<'_>, &mut [u8])| match &job.spans[..] {
-            [span] => job.piece.file.bytes_into(span.start, to).err(),
-            spans => job.piece.file.runs_into(spans, to).err(),
-        };
-        let wrong: Vec<Option<Problem>> = work.into_par_iter().map(read).collect();
+        rayon::in_place_scope(|pool| {
+            for (job, to, wrong) in here {
+                pool.spawn(move |_| *wrong = job.copy(to, passing));
+            }
+            // These wait for the disk, and the threads of the pool go on with the model.
+            let waiting = absent.len().min(WAITING);
+            let absent = Mutex::new(absent.into_iter());
+            std::thread::scope(|threads| {
+                for _ in 0..waiting {
+                    threads.spawn(|| {
+                        let next = || absent.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        while let Some((job, to, wrong)) = next() {
+                            job.piece.file.wait(&job.spans);
+                            pool.spawn(move |_| *wrong = job.copy(to, passing));
+                        }
+                    });
+                }
+            });
+        });
         let mut problems = Problems::default();
         for problem in wrong.into_iter().flatten() {
             // A file that is gone is told once, not by every task.
@@ -264,7 +305,7 @@ impl Bags {
             .par_iter()
             .map(|&first| {
                 let rows = first..(first + step).min(end);
-                if let Some(bytes) = piece.file.slice(rows.clone()) {
+                if let Some(bytes) = piece.file.slice(rows.start * row_bytes..rows.end * row_bytes) {
                     return Ok(look(bytes));
                 }
                 let mut bytes = vec![0; rows.len() * row_bytes];

@@ -81,6 +81,18 @@ impl Bytes {
         }
     }
 
+    /// Whether the system has yet to read bytes of a mapped file.
+    pub(crate) fn is_absent(&self, range: Range<usize>) -> bool {
+        matches!(&self.source, Source::Map(map) if map.is_absent(range))
+    }
+
+    /// Waits until bytes of a mapped file are in memory.
+    pub(crate) fn wait(&self, range: Range<usize>) {
+        if let Source::Map(map) = &self.source {
+            map.wait(range);
+        }
+    }
+
     /// Whether the file is mapped.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.source, Source::Map(_))

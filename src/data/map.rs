@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// A regular file, mapped read-only.
@@ -24,6 +24,32 @@ impl Map {
         // nobody can, and our own writers replace files by renaming, which leaves a mapped file as it was.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Map(map))
+    }
+
+    /// Whether the system has yet to read bytes. It is asked about the last of them alone.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_absent(&self, range: Range<usize>) -> bool {
+        const PAGE: usize = 4096;
+        let Some(last) = self.0.get(range).and_then(<[u8]>::last) else { return false };
+        let page = (std::ptr::from_ref(last) as usize / PAGE * PAGE) as *mut libc::c_void;
+        let mut told = 1;
+        // SAFETY: the page has a byte of the map in it, so that it is mapped, and the answer for one page is one byte. Where
+        // pages are larger, the system says that the place is wrong.
+        unsafe { libc::mincore(page, PAGE, &raw mut told) == 0 && told & 1 == 0 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn is_absent(&self, _range: Range<usize>) -> bool {
+        false
+    }
+
+    /// Waits until bytes are in memory.
+    pub(crate) fn wait(&self, range: Range<usize>) {
+        // What the system maps around a page that is touched.
+        const AROUND: usize = 64 << 10;
+        for piece in self.0[range].chunks(AROUND) {
+            std::hint::black_box(piece.first().copied().max(piece.last().copied()));
+        }
     }
 }
 

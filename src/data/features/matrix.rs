@@ -209,10 +209,15 @@ impl Matrix {
         }
     }
 
-    /// Rows as they lie in a mapped file.
-    pub(super) fn slice(&self, rows: Range<usize>) -> Option<&[u8]> {
-        let ((bytes, start), row) = (self.in_order()?, self.row_bytes());
-        bytes.slice(start + rows.start * row..start + rows.end * row)
+    /// Bytes of rows that lie one after another in a mapped file.
+    pub(super) fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.place(range).and_then(|(bytes, range)| bytes.slice(range))
+    }
+
+    /// Where bytes of rows lie in their file, if they lie there one after another.
+    pub(super) fn place(&self, range: Range<usize>) -> Option<(&Bytes, Range<usize>)> {
+        let (bytes, start) = self.in_order()?;
+        Some((bytes, start + range.start..start + range.end))
     }
 
     /// Copies bytes of rows that lie one after another, from byte `from` of all on; none if they do not lie so.

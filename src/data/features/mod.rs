@@ -357,9 +357,25 @@ impl FeatureFile {
         why(&self.path, format!("{} cannot be read: {e}", self.tensor))
     }
 
-    /// Rows as they lie in the file, where they can be used without being copied.
-    pub(super) fn slice(&self, rows: Range<usize>) -> Option<&[u8]> {
-        if self.matrix.number == Number::F64 { None } else { self.matrix.slice(rows) }
+    /// Bytes as they lie in the file, where they can be used without being copied: a range of those that
+    /// [`bytes_into`](Self::bytes_into) counts.
+    pub(super) fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
+        if self.matrix.number == Number::F64 { None } else { self.matrix.slice(range) }
+    }
+
+    /// Whether to [`wait`](Self::wait) for bytes before they are copied: ranges of those that
+    /// [`bytes_into`](Self::bytes_into) counts.
+    pub(super) fn is_absent(&self, ranges: &[Range<usize>]) -> bool {
+        let absent = |(file, range): (&Bytes, Range<usize>)| file.is_absent(range);
+        self.matrix.number != Number::F64
+            && ranges.iter().any(|range| self.matrix.place(range.clone()).is_some_and(absent))
+    }
+
+    /// Waits until bytes of a mapped file are in memory.
+    pub(super) fn wait(&self, ranges: &[Range<usize>]) {
+        for (file, range) in ranges.iter().filter_map(|range| self.matrix.place(range.clone())) {
+            file.wait(range);
+        }
     }
 
     /// How many rows are best read at once; at least one.
