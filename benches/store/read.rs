@@ -21,8 +21,9 @@ fn batches(cohort: &Cohort) -> Vec<Vec<usize>> {
     onkos::train::epoch(batching, 0, 0, &kinds, false, &patches)
 }
 
-/// Seconds and rows of all batches of an epoch through the source that a training takes them from, of the opened cohort.
-pub(crate) fn loader(file: &Path) -> (f64, usize) {
+/// Seconds and rows of all batches of an epoch through the source that a training takes them from, of the opened cohort:
+/// of the first epoch, or of the second, when the store is mapped and the memory of the batches is there.
+pub(crate) fn loader(file: &Path, second: bool) -> (f64, usize) {
     let cohort = Cohort::open_unscanned(file).expect("a store that was just packed");
     let mut config = RunConfig::default();
     // Its mean and deviation would need a reading of their own.
@@ -31,14 +32,18 @@ pub(crate) fn loader(file: &Path) -> (f64, usize) {
     let recipe = Recipe::fit(&config, &cohort, &everybody).expect("a cohort with slides");
     let source = CohortSource::new(&recipe, &cohort).and_then(|s| s.on(Device::Cpu, 0)).expect("its own recipe");
     let batches = batches(&cohort);
-    let start = Instant::now();
-    source.upcoming(&batches, 1, None).expect("a worker");
-    let rows = batches.iter().map(|batch| {
-        let batch = source.batch(batch, None).expect("a store that can be read");
-        batch.patches.expect("slides").features.rows()
-    });
-    let rows = rows.sum();
-    (start.elapsed().as_secs_f64(), rows)
+    let epoch = || {
+        let start = Instant::now();
+        source.upcoming(&batches, 1, None).expect("a worker");
+        let rows = batches.iter().map(|batch| {
+            let batch = source.batch(batch, None).expect("a store that can be read");
+            batch.patches.expect("slides").features.rows()
+        });
+        let rows = rows.sum();
+        (start.elapsed().as_secs_f64(), rows)
+    };
+    let first = epoch();
+    if second { epoch() } else { first }
 }
 
 /// The same by [`onkos::data::Bags::gather`], into memory that is new for each batch.

@@ -63,7 +63,8 @@ pub(crate) struct Report {
 struct Way<'a> {
     what: &'static str,
     files: Vec<std::path::PathBuf>,
-    work: Box<dyn FnMut() -> (f64, usize) + 'a>,
+    /// Told whether the files are in memory.
+    work: Box<dyn FnMut(bool) -> (f64, usize) + 'a>,
 }
 
 fn bytes_of(files: &[std::path::PathBuf]) -> u64 {
@@ -88,7 +89,7 @@ fn in_turn(mut ways: Vec<Way<'_>>, rounds: usize, patches: usize) -> Vec<Row> {
                 cohort::forget(&way.files);
             }
             let before = read::from_disk();
-            let (seconds, rows) = (way.work)();
+            let (seconds, rows) = (way.work)(warm == 1);
             assert_eq!(rows, patches, "{} reads every patch once", way.what);
             times[w][warm].push(seconds);
             disk[w][warm] += (read::from_disk() - before) as f64;
@@ -165,10 +166,10 @@ impl Report {
         let mut memory = vec![1u8; (bytes as usize).min(512 << 20)];
         let way = |what, work| Way { what, files: shards.clone(), work };
         let ways = vec![
-            way("cat", Box::new(|| (read::cat(&shards), patches)) as Box<dyn FnMut() -> _>),
-            way("loader", Box::new(|| read::loader(&file))),
-            way("gather", Box::new(|| read::gather(&file))),
-            way("read into memory", Box::new(|| (read::into_memory(&shards, &mut memory), patches))),
+            way("cat", Box::new(|_| (read::cat(&shards), patches)) as Box<dyn FnMut(bool) -> _>),
+            way("loader", Box::new(|warm| read::loader(&file, warm))),
+            way("gather", Box::new(|_| read::gather(&file))),
+            way("read into memory", Box::new(|_| (read::into_memory(&shards, &mut memory), patches))),
         ];
         self.store = in_turn(ways, rounds, patches);
     }
@@ -204,11 +205,19 @@ impl Report {
         let mut h5py = read::H5py::start(python, script);
         let (half, single) = (folder.join("half.toml"), folder.join("single.toml"));
         let shards = |name: &str| cohort::feature_files(&folder.join(name));
-        let h5 = Box::new(|| h5py.read(&sources)) as Box<dyn FnMut() -> _>;
+        let h5 = Box::new(|_| h5py.read(&sources)) as Box<dyn FnMut(bool) -> _>;
         let ways = vec![
             Way { what: "h5py", files: sources.clone(), work: h5 },
-            Way { what: "loader, store in F16", files: shards("half"), work: Box::new(|| read::loader(&half)) },
-            Way { what: "loader, store in F32", files: shards("single"), work: Box::new(|| read::loader(&single)) },
+            Way {
+                what: "loader, store in F16",
+                files: shards("half"),
+                work: Box::new(|warm| read::loader(&half, warm)),
+            },
+            Way {
+                what: "loader, store in F32",
+                files: shards("single"),
+                work: Box::new(|warm| read::loader(&single, warm)),
+            },
         ];
         self.h5 = in_turn(ways, rounds, self.h5_patches);
         fs::remove_dir_all(folder).expect("it was made above");
