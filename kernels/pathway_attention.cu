@@ -2,11 +2,15 @@
 // Page: src/ops/pathway_attention/mod.rs.
 // One block a head of 32 queries (or, for the gradient of keys and values, of 32 keys), four threads a row, over tiles of 32
 // of the other side; what several blocks give for one row is joined in order by a second kernel. A table says which rows:
-// first, how many, first and how many of the other side, and the first row of the result. Floor: the products, in f32.
+// first, how many, first and how many of the other side, and the first row of the result. Heads of more than 128 columns have a
+// block a slice of them: all calculate the scores, slice by slice, and each writes its own. Rows of queries have `q_step`
+// columns, of which the queries are the first; rows of keys have `k_step`, keys from `k_at` on and values behind them.
+// Floor: the products, in f32.
 #include "block.cuh"
 
 constexpr unsigned ROWS = 32, THREADS = 128, PITCH = 132;  // rows of a tile; floats from one row to the next: no bank conflict
-constexpr unsigned GROUPS = 8;                              // of four columns that a thread has of a row: at most 128 columns
+constexpr unsigned GROUPS = 8;                              // of four columns that a thread has of a slice of a row
+constexpr unsigned SLICE = 128;                             // columns of a slice
 
 struct Task {
     unsigned first, count, other, others, result;
@@ -31,10 +35,24 @@ __device__ __forceinline__ unsigned row_of() { return threadIdx.x / 4; }
 __device__ __forceinline__ unsigned part_of() { return threadIdx.x % 4; }
 __device__ __forceinline__ float4 four(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
-// Row of a against rows part, part + 4, ... of b.
+// The slices of a head of d columns, and what a block has of them.
+struct Head {
+    unsigned head, slices, slice, d;
+    __device__ Head(unsigned d) : slices((d + SLICE - 1) / SLICE), d(d) { head = blockIdx.y / slices, slice = blockIdx.y % slices; }
+    // Columns of slice i, and its first of the head's.
+    __device__ unsigned columns(unsigned i) const { return d - SLICE * i < SLICE ? d - SLICE * i : SLICE; }
+    __device__ unsigned column(unsigned i) const { return head * d + SLICE * i; }
+    // All slices, that of the block last, so that its tile is there when the scores are.
+    __device__ unsigned turn(unsigned i) const { return (slice + 1 + i) % slices; }
+    // Rows that a block keeps, all slices.
+    __device__ void keep(float* tiles, const float* __restrict__ x, size_t stride, const Task& task) const {
+        for (unsigned i = 0; i < slices; ++i)
+            load(tiles + i * ROWS * PITCH, x + column(i), stride, task.first, task.count, columns(i));
+    }
+};
+
+// Adds the products of a row of a with rows part, part + 4, ... of b.
 __device__ __forceinline__ void products(float (&s)[8], const float* a, const float* b, unsigned d) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) s[i] = 0.f;
 #pragma unroll 2  // more of them, and registers are spilled
     for (unsigned x = 0; x < d; x += 4) {
         const float4 u = four(a + row_of() * PITCH + x);
@@ -76,27 +94,39 @@ __device__ __forceinline__ void store(const float4 (&sum)[GROUPS], float* __rest
 // A tile for each of `tiles` matrices, then 32 rows of weights.
 __device__ __forceinline__ float* weights_behind(float* memory, unsigned tiles) { return memory + tiles * ROWS * PITCH; }
 
+// Products of a row that is kept with rows of the other side, which is loaded slice by slice; its last is the block's own.
+__device__ __forceinline__ void scores(float (&s)[8], const Head& h, const float* kept, float* other, const float* __restrict__ x,
+                                       size_t stride, unsigned first, unsigned count) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) s[i] = 0.f;
+    for (unsigned i = 0; i < h.slices; ++i) {
+        const unsigned slice = h.turn(i);
+        __syncthreads();  // what was there of the other side is read
+        load(other, x + h.column(slice), stride, first, count, h.columns(slice));
+        __syncthreads();  // the rows of the other side are there
+        products(s, kept + slice * ROWS * PITCH, other, h.columns(slice));
+    }
+}
+
 // What queries attend to among a range of keys, and the logarithm of the sum of their exponentials.
 extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_forward(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                           float* __restrict__ out, float* __restrict__ log_sum, unsigned int /* n */, unsigned int /* m */,
-                          unsigned int /* tasks */, unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
+                          unsigned int /* tasks */, unsigned int /* rows */, unsigned int heads, unsigned int d, unsigned int q_step,
+                          unsigned int k_step, unsigned int k_at, float scale) {
     DYNAMIC_SHARED(float, memory);
-    float *const q = memory, *const other = memory + ROWS * PITCH, *const weights = weights_behind(memory, 2);
+    const Head h(d);
+    float *const q = memory, *const other = q + h.slices * ROWS * PITCH, *const weights = weights_behind(other, 1);
     const Task task = task_of(table);
-    const unsigned head = blockIdx.y, width = heads * d, row = row_of();
-    const size_t stride = 3 * (size_t)width;
-    load(q, queries + head * d, stride, task.first, task.count, d);
+    const unsigned width = heads * d, row = row_of(), own = h.columns(h.slice);
+    h.keep(q, queries, q_step, task);
     float4 sum[GROUPS];
     clear(sum);
     float max = -INFINITY, total = 0.f;
     for (unsigned at = 0; at < task.others; at += ROWS) {
         const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
-        __syncthreads();  // the values of the tile before are read
-        load(other, keys + width + head * d, stride, first, count, d);
-        __syncthreads();  // queries and keys are there
         float s[8], most = -INFINITY;
-        products(s, q, other, d);
+        scores(s, h, q, other, keys + k_at, k_step, first, count);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             s[i] = part_of() + 4 * i < count ? s[i] * scale : -INFINITY;
@@ -116,15 +146,15 @@ pathway_attention_forward(const float* __restrict__ queries, const float* __rest
 #pragma unroll
         for (unsigned i = 0; i < GROUPS; ++i) sum[i] = make_float4(sum[i].x * factor, sum[i].y * factor, sum[i].z * factor, sum[i].w * factor);
         __syncthreads();  // the keys are read
-        load(other, keys + 2 * width + head * d, stride, first, count, d);
+        load(other, keys + k_at + width + h.column(h.slice), k_step, first, count, own);
         __syncthreads();  // values and weights are there
-        weigh(sum, weights, other, d);
+        weigh(sum, weights, other, own);
     }
     if (row >= task.count) return;
     const size_t to = task.result + row;
-    float* const here = out + to * width + head * d;
-    store(sum, here, total == 0.f ? 1.f : total, d, Vec<float>::fits(here, width) && d % 4 == 0);
-    if (part_of() == 0) log_sum[to * heads + head] = max + logf(total);
+    float* const here = out + to * width + h.column(h.slice);
+    store(sum, here, total == 0.f ? 1.f : total, own, Vec<float>::fits(here, width) && own % 4 == 0);
+    if (part_of() == 0 && h.slice == 0) log_sum[to * heads + h.head] = max + logf(total);
 }
 
 // The parts of each row, joined in order: `places` has the first, the distance to the next, and how many. A warp a row and head.
@@ -135,7 +165,7 @@ pathway_attention_join(const float* __restrict__ parts, const float* __restrict_
     const unsigned at = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, row = at / heads, head = at % heads;
     if (row >= rows) return;
     const unsigned first = places[3 * row], step = places[3 * row + 1], count = places[3 * row + 2];
-    float max = -INFINITY, total = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
+    float max = -INFINITY, total = 0.f, sum[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
     for (unsigned p = 0; p < count; ++p) max = fmaxf(max, part_log[(first + (size_t)p * step) * heads + head]);
     const float from = max == -INFINITY ? 0.f : max;
     for (unsigned p = 0; p < count; ++p) {
@@ -143,12 +173,12 @@ pathway_attention_join(const float* __restrict__ parts, const float* __restrict_
         const float weight = expf(part_log[slot * heads + head] - from);
         total += weight;
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
+        for (int i = 0; i < 8; ++i)
             if (lane + 32 * i < d) sum[i] += weight * parts[(slot * heads + head) * d + lane + 32 * i];
     }
     const float divisor = total == 0.f ? 1.f : total;
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < 8; ++i)
         if (lane + 32 * i < d) out[((size_t)row * heads + head) * d + lane + 32 * i] = sum[i] / divisor;
     if (lane == 0) log_sum[(size_t)row * heads + head] = max + logf(total);
 }
@@ -173,15 +203,18 @@ extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_queries(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                           const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot,
                           float* __restrict__ to, unsigned int /* n */, unsigned int /* m */, unsigned int /* tasks */,
-                          unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
+                          unsigned int /* rows */, unsigned int heads, unsigned int d, unsigned int q_step, unsigned int k_step,
+                          unsigned int k_at, float scale) {
     DYNAMIC_SHARED(float, memory);
-    float *const q = memory, *const g = q + ROWS * PITCH, *const other = g + ROWS * PITCH, *const weights = weights_behind(memory, 3);
+    const Head h(d);
+    float *const q = memory, *const g = q + h.slices * ROWS * PITCH, *const other = g + h.slices * ROWS * PITCH;
+    float* const weights = weights_behind(other, 1);
     const Task task = task_of(table);
-    const unsigned head = blockIdx.y, width = heads * d, row = row_of();
-    const size_t stride = 3 * (size_t)width, query = task.first + (row < task.count ? row : 0);
-    load(q, queries + head * d, stride, task.first, task.count, d);
-    load(g, grad + head * d, width, task.first, task.count, d);
-    const float log = log_sum[query * heads + head], owed = dot[query * heads + head];
+    const unsigned width = heads * d, row = row_of(), own_columns = h.columns(h.slice);
+    const size_t query = task.first + (row < task.count ? row : 0);
+    h.keep(q, queries, q_step, task);
+    h.keep(g, grad, width, task);
+    const float log = log_sum[query * heads + h.head], owed = dot[query * heads + h.head];
     float4 sum[GROUPS];
     clear(sum);
     for (unsigned at = 0; at < task.others; at += ROWS) {
@@ -189,27 +222,21 @@ pathway_attention_queries(const float* __restrict__ queries, const float* __rest
         float x[8];
         // What a thread writes of the weights it reads again itself: registers are short.
         float* const own = weights + row * (ROWS + 1) + part_of();
-        __syncthreads();  // the keys of the tile before are read
-        load(other, keys + 2 * width + head * d, stride, first, count, d);
-        __syncthreads();  // the values are there
-        products(x, g, other, d);
+        scores(x, h, g, other, keys + k_at + width, k_step, first, count);
 #pragma unroll
         for (int i = 0; i < 8; ++i) own[4 * i] = x[i] - owed;
-        __syncthreads();  // the values are read
-        load(other, keys + width + head * d, stride, first, count, d);
-        __syncthreads();  // the keys are there
-        products(x, q, other, d);
+        scores(x, h, q, other, keys + k_at, k_step, first, count);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const float w = part_of() + 4 * i < count ? weight_of(x[i], scale, log) : 0.f;
             own[4 * i] *= w * scale;
         }
         __syncwarp();  // the weights of the row are there
-        weigh(sum, weights, other, d);
+        weigh(sum, weights, other, own_columns);
     }
     if (row >= task.count) return;
-    float* const here = to + (task.result + row) * stride + head * d;
-    store(sum, here, 1.f, d, Vec<float>::fits(here, stride) && d % 4 == 0);
+    float* const here = to + (task.result + row) * (size_t)q_step + h.column(h.slice);
+    store(sum, here, 1.f, own_columns, Vec<float>::fits(here, q_step) && own_columns % 4 == 0);
 }
 
 // The gradient of keys and values over a range of queries.
@@ -217,52 +244,48 @@ extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_keys(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                        const float* __restrict__ grad, const float* __restrict__ log_sum, const float* __restrict__ dot,
                        float* __restrict__ to, unsigned int /* n */, unsigned int /* m */, unsigned int /* tasks */,
-                       unsigned int /* rows */, unsigned int heads, unsigned int d, float scale) {
+                       unsigned int /* rows */, unsigned int heads, unsigned int d, unsigned int q_step, unsigned int k_step,
+                       unsigned int k_at, float scale) {
     DYNAMIC_SHARED(float, memory);
-    float *const k = memory, *const v = k + ROWS * PITCH, *const other = v + ROWS * PITCH, *const weights = weights_behind(memory, 3);
+    const Head h(d);
+    float *const k = memory, *const v = k + h.slices * ROWS * PITCH, *const other = v + h.slices * ROWS * PITCH;
+    float* const weights = weights_behind(other, 1);
     const Task task = task_of(table);
-    const unsigned head = blockIdx.y, width = heads * d, row = row_of();
-    const size_t stride = 3 * (size_t)width;
-    load(k, keys + width + head * d, stride, task.first, task.count, d);
-    load(v, keys + 2 * width + head * d, stride, task.first, task.count, d);
+    const unsigned width = heads * d, row = row_of(), own_columns = h.columns(h.slice);
+    h.keep(k, keys + k_at, k_step, task);
+    h.keep(v, keys + k_at + width, k_step, task);
     float4 of_keys[GROUPS], of_values[GROUPS];
     clear(of_keys), clear(of_values);
     for (unsigned at = 0; at < task.others; at += ROWS) {
         const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
         float x[8];
         float* const own = weights + row * (ROWS + 1) + part_of();
-        __syncthreads();  // the queries of the tile before are read
-        load(other, queries + head * d, stride, first, count, d);
-        __syncthreads();  // keys, values and queries are there
-        products(x, k, other, d);
+        scores(x, h, k, other, queries, q_step, first, count);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const unsigned j = part_of() + 4 * i;
-            own[4 * i] = j < count ? weight_of(x[i], scale, log_sum[(first + j) * (size_t)heads + head]) : 0.f;
+            own[4 * i] = j < count ? weight_of(x[i], scale, log_sum[(first + j) * (size_t)heads + h.head]) : 0.f;
         }
-        __syncthreads();  // the queries are read, the weights are there
-        load(other, grad + head * d, width, first, count, d);
-        __syncthreads();  // the gradients are there
-        products(x, v, other, d);
+        scores(x, h, v, other, grad, width, first, count);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const unsigned j = part_of() + 4 * i;
-            const float owed = j < count ? dot[(first + j) * (size_t)heads + head] : 0.f;
+            const float owed = j < count ? dot[(first + j) * (size_t)heads + h.head] : 0.f;
             x[i] = own[4 * i] * (x[i] - owed) * scale;
         }
-        weigh(of_values, weights, other, d);
+        weigh(of_values, weights, other, own_columns);
         __syncthreads();  // gradients and weights are read
-        load(other, queries + head * d, stride, first, count, d);
+        load(other, queries + h.column(h.slice), q_step, first, count, own_columns);
 #pragma unroll
         for (int i = 0; i < 8; ++i) own[4 * i] = x[i];
         __syncthreads();  // the queries are there again
-        weigh(of_keys, weights, other, d);
+        weigh(of_keys, weights, other, own_columns);
     }
     if (row >= task.count) return;
-    float* const here = to + (task.result + row) * stride + head * d;
-    const bool aligned = Vec<float>::fits(here, stride) && width % 4 == 0 && d % 4 == 0;
-    store(of_keys, here + width, 1.f, d, aligned);
-    store(of_values, here + 2 * width, 1.f, d, aligned);
+    float* const here = to + (task.result + row) * (size_t)k_step + k_at + h.column(h.slice);
+    const bool aligned = Vec<float>::fits(here, k_step) && width % 4 == 0 && own_columns % 4 == 0;
+    store(of_keys, here, 1.f, own_columns, aligned);
+    store(of_values, here + width, 1.f, own_columns, aligned);
 }
 
 // The sum of the parts of each row, in order; `places` as above. A thread a column.

@@ -5,19 +5,55 @@ use onkos::{Device, Ragged, Real, Result, Tape, Tensor, Var};
 
 use crate::harness::*;
 
+/// Who attends to whom: everybody but patches among themselves, or genes to patches alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Joint,
+    Guided,
+}
+use Kind::{Guided, Joint};
+
+impl Kind {
+    /// Queries, keys and values that a row of a side has, as first columns by the width.
+    fn parts(self, side: usize) -> [usize; 3] {
+        match (self, side) {
+            (Joint, _) => [0, 1, 2],
+            (Guided, 0) => [0, usize::MAX, usize::MAX],
+            (Guided, _) => [usize::MAX, 0, 1],
+        }
+    }
+
+    fn step(self, side: usize) -> usize {
+        self.parts(side).iter().filter(|&&part| part != usize::MAX).count()
+    }
+
+    fn sides(self) -> &'static [usize] {
+        if self == Joint { &[0, 1] } else { &[0] }
+    }
+
+    /// The sides that side `side` attends to.
+    fn keys(self, side: usize) -> &'static [usize] {
+        match (self, side) {
+            (Joint, 0) => &[0, 1],
+            (Joint, _) => &[0],
+            (Guided, _) => &[1],
+        }
+    }
+}
+
 /// The formula, with whole rows of scores and sums in the type itself.
-fn naive<T: Real>(heads: usize, x: &[Tensor<T>], bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
-    let width = x[0].matrix().1 / 3;
+fn naive<T: Real>((kind, heads): (Kind, usize), x: &[Tensor<T>], bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
+    let width = x[0].matrix().1 / kind.step(0);
     let d = width / heads;
-    let at = |of: usize, row: usize, part: usize, column: usize| x[of].host()[row * 3 * width + part * width + column];
-    let of = |side: usize| {
+    let at = |of: usize, row: usize, part: usize, column: usize| {
+        x[of].host()[(row * kind.step(of) + kind.parts(of)[part]) * width + column]
+    };
+    let of = |&side: &usize| {
         Tensor::from_fn(&[bags[side].rows(), width], |i| {
             let (row, column) = (i / width, i % width);
             let (bag, head) = (bags[side].bag_of(row), column / d);
-            let mut keys: Vec<(usize, usize)> = bags[0].bag(bag).map(|j| (0, j)).collect();
-            if side == 0 {
-                keys.extend(bags[1].bag(bag).map(|j| (1, j)));
-            }
+            let keys = kind.keys(side).iter().flat_map(|&of| bags[of].bag(bag).map(move |j| (of, j)));
+            let keys: Vec<(usize, usize)> = keys.collect();
             let score = |&(of, j): &(usize, usize)| {
                 let each = (head * d..(head + 1) * d).map(|c| at(side, row, 0, c) * at(of, j, 1, c));
                 each.sum::<T>() / T::of((d as f64).sqrt())
@@ -32,47 +68,71 @@ fn naive<T: Real>(heads: usize, x: &[Tensor<T>], bags: &[Ragged; 2]) -> Vec<Tens
             weights.iter().zip(&keys).map(|(w, &(of, j))| *w / total * at(of, j, 2, column)).sum::<T>()
         })
     };
-    vec![of(0), of(1)]
+    kind.sides().iter().map(of).collect()
+}
+
+fn apply_as<T: Real>(
+    (kind, heads): (Kind, usize),
+    bags: &[Ragged; 2],
+) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
+    move |tape, v| {
+        let (op, genes, patches) = (PathwayAttention { heads }, (&v[0], &bags[0]), (&v[1], &bags[1]));
+        match kind {
+            Joint => Ok(op.forward(tape, genes, patches)?.into()),
+            Guided => Ok(vec![op.guided(tape, genes, patches)?]),
+        }
+    }
 }
 
 fn apply<T: Real>(heads: usize, bags: &[Ragged; 2]) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
-    move |tape, v| Ok(PathwayAttention { heads }.forward(tape, (&v[0], &bags[0]), (&v[1], &bags[1]))?.into())
+    apply_as((Joint, heads), bags)
 }
 
 /// Scores of either sign, some of them large, so that a key that should not be there would be seen.
-fn inputs<T: Real>(width: usize, bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
-    let of = |name: &str, rows: usize| {
-        let x: Tensor<T> = normal(name, &[rows, 3 * width]);
-        Tensor::from_fn(&[rows, 3 * width], |i| x.host()[i] + T::of(if i % 7 == 0 { 1.0 } else { 0.0 }))
+fn inputs_of<T: Real>(kind: Kind, width: usize, bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
+    let of = |name: &str, side: usize| {
+        let shape = [bags[side].rows(), kind.step(side) * width];
+        let x: Tensor<T> = normal(name, &shape);
+        Tensor::from_fn(&shape, |i| x.host()[i] + T::of(if i % 7 == 0 { 1.0 } else { 0.0 }))
     };
-    vec![of("genes", bags[0].rows()), of("patches", bags[1].rows())]
+    vec![of("genes", 0), of("patches", 1)]
 }
 
-/// Genes and patches of each patient, width, heads: no patient, no genes, no patches, tiles and chunks with and without a rest.
-fn cases() -> Vec<([Ragged; 2], usize, usize)> {
+fn inputs<T: Real>(width: usize, bags: &[Ragged; 2]) -> Vec<Tensor<T>> {
+    inputs_of(Joint, width, bags)
+}
+
+/// Genes and patches of each patient, width, who attends, heads: no patient, no genes, no patches, tiles and chunks with and
+/// without a rest, heads of one slice and of two.
+fn cases() -> Vec<([Ragged; 2], usize, (Kind, usize))> {
     let bags = |genes: &[usize], patches: &[usize]| [genes, patches].map(|n| Ragged::from_lengths(n.iter().copied()));
     vec![
-        (bags(&[], &[]), 4, 1),
-        (bags(&[0, 1, 3], &[2, 0, 0]), 3, 1),
-        (bags(&[33, 0, 5], &[31, 32, 70]), 8, 2),
-        (bags(&[7, 1, 32], &[0, 1025, 33]), 12, 3),
+        (bags(&[], &[]), 4, (Joint, 1)),
+        (bags(&[0, 1, 3], &[2, 0, 0]), 3, (Joint, 1)),
+        (bags(&[33, 0, 5], &[31, 32, 70]), 8, (Joint, 2)),
+        (bags(&[7, 1, 32], &[0, 1025, 33]), 12, (Joint, 3)),
         // Heads of which no 16 bytes are a whole number.
-        (bags(&[5, 2], &[9, 40]), 12, 2),
-        (bags(&[40], &[540]), 128, 1),
+        (bags(&[5, 2], &[9, 40]), 12, (Joint, 2)),
+        (bags(&[40], &[540]), 128, (Joint, 1)),
+        (bags(&[3, 35], &[34, 2]), 256, (Joint, 1)),
+        (bags(&[], &[]), 4, (Guided, 1)),
+        (bags(&[0, 1, 3], &[2, 0, 0]), 3, (Guided, 1)),
+        (bags(&[6, 33], &[1025, 70]), 12, (Guided, 2)),
+        (bags(&[6, 2], &[40, 33]), 266, (Guided, 2)),
     ]
 }
 
 #[test]
 fn values_are_as_good_as_plain_arithmetic() {
-    for (bags, width, heads) in cases() {
-        let single = inputs::<f32>(width, &bags);
+    for (bags, width, how) in cases() {
+        let single = inputs_of::<f32>(how.0, width, &bags);
         let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
-        let (oracle, plain) = (naive(heads, &double, &bags), naive(heads, &single, &bags));
-        let (got, exact) = (values(apply(heads, &bags), &single), values(apply(heads, &bags), &double));
-        for (side, name) in ["genes", "patches"].into_iter().enumerate() {
-            let what = format!("{name}, {:?}, width {width}", bags[side].offsets());
+        let (oracle, plain) = (naive(how, &double, &bags), naive(how, &single, &bags));
+        let (got, exact) = (values(apply_as(how, &bags), &single), values(apply_as(how, &bags), &double));
+        for &side in how.0.sides() {
+            let what = format!("side {side}, {:?}, width {width}, {how:?}", bags[side].offsets());
             // Of so many keys each value is a sum.
-            let terms = bags[0].longest() + if side == 0 { bags[1].longest() } else { 0 };
+            let terms = how.0.keys(side).iter().map(|&of| bags[of].longest()).sum();
             assert_sums_as_good_as_plain(&what, got[side].host(), plain[side].host(), oracle[side].host(), terms);
             assert_golden(&what, exact[side].host(), oracle[side].host(), 1e-13);
         }
@@ -81,16 +141,31 @@ fn values_are_as_good_as_plain_arithmetic() {
 
 #[test]
 fn gradients_are_as_good_as_plain_arithmetic() {
-    for (bags, width, heads) in cases() {
-        let what = format!("width {width}, {:?}", bags[1].offsets());
-        assert_gradients_as_good_as_plain(&what, apply(heads, &bags), apply(heads, &bags), &inputs(width, &bags));
+    for (bags, width, how) in cases() {
+        let what = format!("width {width}, {how:?}, {:?}", bags[1].offsets());
+        let x = inputs_of(how.0, width, &bags);
+        assert_gradients_as_good_as_plain(&what, apply_as(how, &bags), apply_as(how, &bags), &x);
     }
 }
 
 #[test]
 fn gradient_matches_finite_differences() {
     let bags = [[2, 0, 3], [3, 2, 0]].map(Ragged::from_lengths);
-    assert_gradients_match_finite_differences("pathway attention", apply(2, &bags), &inputs(4, &bags));
+    for how in [(Joint, 2), (Guided, 2)] {
+        assert_gradients_match_finite_differences("pathway attention", apply_as(how, &bags), &inputs_of(how.0, 4, &bags));
+    }
+}
+
+#[test]
+fn tokens_among_themselves_are_tokens_without_patches() {
+    let bags = [[5, 0, 34], [0, 0, 0]].map(Ragged::from_lengths);
+    let x = inputs::<f64>(8, &bags);
+    let among = |tape: &Tape<f64>, v: &[Var<f64>]| Ok(vec![PathwayAttention { heads: 2 }.among(tape, &v[0], &bags[0])?]);
+    let cot = normal("cotangent", &[39, 8]);
+    let (got, grads) = gradients(among, &x[..1], std::slice::from_ref(&cot));
+    let (want, both) = gradients(apply(2, &bags), &x, &[cot, Tensor::zeros(&[0, 8])]);
+    assert_eq!((got[0].host(), grads[0].host()), (want[0].host(), both[0].host()));
+    assert_golden("the formula", got[0].host(), naive((Joint, 2), &x, &bags)[0].host(), 1e-13);
 }
 
 #[test]
@@ -184,11 +259,16 @@ fn what_does_not_fit_is_named() {
         error(op, &[2, 6], &[3, 9], [&bags(2), &bags(3)]),
         "pathway_attention: patches must have shape [3, 6], queries, keys and values of the rows of all bags, but has [3, 9]"
     );
+    let guided = op.guided(&tape, (&var(&[2, 6]), &bags(2)), (&var(&[3, 6]), &bags(3))).unwrap_err().to_string();
+    assert_eq!(
+        guided,
+        "pathway_attention: patches must have shape [3, 12], keys and values of the rows of all bags, but has [3, 6]"
+    );
     assert_eq!(
         error(op, &[2, 6], &[4, 6], [&bags(2), &Ragged::uniform(2, 2)]),
         "pathway_attention: patch_bags must have shape 1 bags, as of genes, but has [2]"
     );
-    let want = "pathway_attention.heads must be a divisor of the width, with at most 128 features a head, but is";
+    let want = "pathway_attention.heads must be a divisor of the width, with at most 256 features a head, but is";
     assert_eq!(error(PathwayAttention { heads: 3 }, &[2, 6], &[3, 6], [&bags(2), &bags(3)]), format!("{want} 3"));
-    assert_eq!(error(op, &[1, 387], &[1, 387], [&bags(1), &bags(1)]), format!("{want} 1"));
+    assert_eq!(error(op, &[1, 771], &[1, 771], [&bags(1), &bags(1)]), format!("{want} 1"));
 }

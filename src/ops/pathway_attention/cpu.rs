@@ -24,6 +24,8 @@ const TILE: usize = 128;
 struct Rows<'a, T> {
     packed: &'a [T],
     dims: Dims,
+    /// From one row to the next.
+    step: usize,
 }
 
 /// Which columns of packed rows.
@@ -37,14 +39,19 @@ enum Part {
 impl Part {
     /// Its first column for a head.
     fn column(self, dims: Dims, head: usize) -> usize {
-        self as usize * dims.width() + head * dims.d
+        let first = match self {
+            Part::Query => 0,
+            Part::Key => dims.keys(),
+            Part::Value => dims.keys() + dims.width(),
+        };
+        first + head * dims.d
     }
 }
 
 impl<'a, T: Real> Rows<'a, T> {
     fn of(self, part: Part, head: usize, rows: &Range<usize>) -> Matrix<'a, T> {
-        let step = 3 * self.dims.width();
-        Matrix::strided(&self.packed[rows.start * step + part.column(self.dims, head)..], rows.len(), self.dims.d, step)
+        let (dims, step) = (self.dims, self.step);
+        Matrix::strided(&self.packed[rows.start * step + part.column(dims, head)..], rows.len(), dims.d, step)
     }
 }
 
@@ -187,17 +194,21 @@ fn each_bag<P>(parts: Vec<(usize, P)>, mut join: impl FnMut(usize, Vec<P>)) {
 }
 
 pub(super) fn forward<T: Real>(dims: Dims, packed: &Both<Tensor<T>>, bags: &Both<Ragged>) -> Attended<T> {
-    let [genes, patches] = [0, 1].map(|i| Rows { packed: packed[i].host(), dims });
-    let [mut out, mut patch_out] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), dims.width()]));
-    let [mut log_sum, mut patch_log_sum] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), dims.heads]));
-    let arrays = [(patch_out.host_mut(), dims.width()), (patch_log_sum.host_mut(), dims.heads)];
+    let [genes, patches] = [0, 1].map(|i| Rows { packed: packed[i].host(), dims, step: dims.steps()[i] });
+    let results = dims.results();
+    let heads = results.map(|columns| if columns > 0 { dims.heads } else { 0 });
+    let [mut out, mut patch_out] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), results[i]]));
+    let [mut log_sum, mut patch_log_sum] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), heads[i]]));
+    let arrays = [(patch_out.host_mut(), results[1]), (patch_log_sum.host_mut(), heads[1])];
     let parts = shared_out(tasks(bags), arrays).into_par_iter().map(|(task, [out, log_sum])| {
         let heads = (0..dims.heads).map(|head| {
-            let mut of_patches = Running::new(task.patches.len(), dims.d);
-            of_patches.attend(head, &task.patches, patches, &task.genes, genes);
-            of_patches.finish(dims, head, out, log_sum);
+            if !dims.guided {
+                let mut of_patches = Running::new(task.patches.len(), dims.d);
+                of_patches.attend(head, &task.patches, patches, &task.genes, genes);
+                of_patches.finish(dims, head, out, log_sum);
+            }
             let mut of_genes = Running::new(task.genes.len(), dims.d);
-            if task.first {
+            if task.first && !dims.guided {
                 of_genes.attend(head, &task.genes, genes, &task.genes, genes);
             }
             of_genes.attend(head, &task.genes, genes, &task.patches, patches);
@@ -233,20 +244,20 @@ struct Owed<'a, T> {
 /// `<dL/do_i, o_i>` of each row and head.
 fn dots<T: Real>(dims: Dims, out: &Tensor<T>, grad: &Tensor<T>) -> Vec<T> {
     let of = |at: usize| math::dot(&out.host()[at * dims.d..][..dims.d], &grad.host()[at * dims.d..][..dims.d]);
-    (0..out.matrix().0 * dims.heads).map(of).collect()
+    (0..out.len() / dims.d.max(1)).map(of).collect()
 }
 
 /// Gradients of packed rows, the first of which is row `first`.
 struct Gradient<'a, T> {
     packed: &'a mut [T],
     first: usize,
+    step: usize,
 }
 
 impl<T: Real> Gradient<'_, T> {
     fn add(&mut self, dims: Dims, part: Part, head: usize, row: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
-        let step = 3 * dims.width();
-        let at = (row - self.first) * step + part.column(dims, head);
-        product_strided(&mut self.packed[at..], step, a, b, true);
+        let at = (row - self.first) * self.step + part.column(dims, head);
+        product_strided(&mut self.packed[at..], self.step, a, b, true);
     }
 }
 
@@ -289,18 +300,18 @@ pub(super) fn backward<T: Real>(
     kept: &Attended<T>,
     grads: &Both<Tensor<T>>,
 ) -> Both<Tensor<T>> {
-    let rows = [0, 1].map(|i| Rows { packed: packed[i].host(), dims });
+    let steps = dims.steps();
+    let rows = [0, 1].map(|i| Rows { packed: packed[i].host(), dims, step: steps[i] });
     let dot = [0, 1].map(|i| dots(dims, &kept.out[i], &grads[i]));
     let [genes, patches] =
         [0, 1].map(|i| Owed { rows: rows[i], grad: grads[i].host(), log_sum: kept.log_sum[i].host(), dot: &dot[i] });
-    let step = 3 * dims.width();
     let [mut to_genes, mut to_patches] = [0, 1].map(|i| Tensor::zeros(packed[i].shape()));
-    let arrays = [(to_patches.host_mut(), step), (&mut [][..], 0)];
+    let arrays = [(to_patches.host_mut(), steps[1]), (&mut [][..], 0)];
     let parts = shared_out(tasks(bags), arrays).into_par_iter().map(|(task, [to_patches, _])| {
-        let mut to_genes = vec![T::zero(); task.genes.len() * step];
-        let mut of_genes = Gradient { packed: &mut to_genes, first: task.genes.start };
-        let mut of_patches = Gradient { packed: to_patches, first: task.patches.start };
-        if task.first {
+        let mut to_genes = vec![T::zero(); task.genes.len() * steps[0]];
+        let mut of_genes = Gradient { packed: &mut to_genes, first: task.genes.start, step: steps[0] };
+        let mut of_patches = Gradient { packed: to_patches, first: task.patches.start, step: steps[1] };
+        if task.first && !dims.guided {
             attend_back((&task.genes, genes), (&task.genes, genes.rows), |_, part, head, row, a, b| {
                 of_genes.add(dims, part, head, row, a, b);
             });
@@ -308,14 +319,16 @@ pub(super) fn backward<T: Real>(
         attend_back((&task.genes, genes), (&task.patches, patches.rows), |keys, part, head, row, a, b| {
             if keys { &mut of_patches } else { &mut of_genes }.add(dims, part, head, row, a, b);
         });
-        attend_back((&task.patches, patches), (&task.genes, genes.rows), |keys, part, head, row, a, b| {
-            if keys { &mut of_genes } else { &mut of_patches }.add(dims, part, head, row, a, b);
-        });
+        if !dims.guided {
+            attend_back((&task.patches, patches), (&task.genes, genes.rows), |keys, part, head, row, a, b| {
+                if keys { &mut of_genes } else { &mut of_patches }.add(dims, part, head, row, a, b);
+            });
+        }
         (task.bag, to_genes)
     });
     let to = to_genes.host_mut();
     each_bag(parts.collect(), |bag, parts| {
-        let here = &mut to[bags[0].bag(bag).start * step..];
+        let here = &mut to[bags[0].bag(bag).start * steps[0]..];
         for part in parts {
             here.iter_mut().zip(&part).for_each(|(sum, x)| *sum += *x);
         }

@@ -9,22 +9,24 @@ use crate::tensor::Tensor;
 
 kernels! { "pathway_attention":
     /// What the queries of each task attend to among its keys, and the logarithms of the sums of their exponentials.
-    fn pathway_attention_forward(queries: In<f32> = n * 3 * heads * d, keys: In<f32> = m * 3 * heads * d,
+    fn pathway_attention_forward(queries: In<f32> = n * q_step, keys: In<f32> = m * k_step,
         table: In<u32> = 5 * tasks, out: Out<f32> = rows * heads * d, log_sum: Out<f32> = rows * heads,
-        n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, scale: f32);
+        n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, q_step: u32, k_step: u32, k_at: u32, scale: f32);
     /// Rows out of what their parts of the keys gave.
     fn pathway_attention_join(parts: In<f32> = slots * heads * d, part_log: In<f32> = slots * heads, places: In<u32> = 3 * rows,
         out: Out<f32> = rows * heads * d, log_sum: Out<f32> = rows * heads, rows: u32, slots: u32, heads: u32, d: u32);
     /// The product of each row with its gradient.
     fn pathway_attention_dot(out: In<f32> = rows * d, grad: In<f32> = rows * d, dot: Out<f32> = rows, rows: u32, d: u32);
     /// The gradient of the queries of each task over its keys.
-    fn pathway_attention_queries(queries: In<f32> = n * 3 * heads * d, keys: In<f32> = m * 3 * heads * d,
+    fn pathway_attention_queries(queries: In<f32> = n * q_step, keys: In<f32> = m * k_step,
         table: In<u32> = 5 * tasks, grad: In<f32> = n * heads * d, log_sum: In<f32> = n * heads, dot: In<f32> = n * heads,
-        to: Out<f32> = rows * 3 * heads * d, n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, scale: f32);
+        to: Out<f32> = rows * q_step, n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, q_step: u32, k_step: u32,
+        k_at: u32, scale: f32);
     /// The gradient of the keys and values of each task over its queries.
-    fn pathway_attention_keys(queries: In<f32> = n * 3 * heads * d, keys: In<f32> = m * 3 * heads * d,
+    fn pathway_attention_keys(queries: In<f32> = n * q_step, keys: In<f32> = m * k_step,
         table: In<u32> = 5 * tasks, grad: In<f32> = n * heads * d, log_sum: In<f32> = n * heads, dot: In<f32> = n * heads,
-        to: Out<f32> = rows * 3 * heads * d, n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, scale: f32);
+        to: Out<f32> = rows * k_step, n: u32, m: u32, tasks: u32, rows: u32, heads: u32, d: u32, q_step: u32, k_step: u32,
+        k_at: u32, scale: f32);
     /// The sum of the parts of each row.
     fn pathway_attention_sum(parts: In<f32> = slots * columns, places: In<u32> = 3 * rows, to: Out<f32> = rows * columns,
         rows: u32, slots: u32, columns: u32);
@@ -34,9 +36,14 @@ kernels! { "pathway_attention":
 const ROWS: usize = 32;
 const THREADS: u32 = 128;
 
-/// Bytes of shared memory for so many tiles and a tile of weights.
-const fn shared(tiles: usize) -> usize {
-    (tiles * ROWS * 132 + ROWS * (ROWS + 1)) * size_of::<f32>()
+/// Columns of a head that a block writes: more have a block each.
+const SLICE: usize = 128;
+
+/// Blocks for so many tasks, each of which keeps so many matrices of rows: their tiles, one of the other side, one of weights.
+fn grid(dims: Dims, tasks: usize, kept: usize) -> Grid {
+    let slices = dims.d.div_ceil(SLICE);
+    let floats = (kept * slices + 1) * ROWS * (SLICE + 4) + ROWS * (ROWS + 1);
+    Grid::new(tasks, THREADS).times(dims.heads * slices).shared(floats * size_of::<f32>())
 }
 
 /// Patches that a block goes through, of a bag of so many: more blocks for a longer bag, up to 64 for a tile of gene tokens.
@@ -63,7 +70,8 @@ impl Table {
     }
 }
 
-/// Who does what. Gene tokens are written in parts: the first among themselves, then one a chunk of patches.
+/// Who does what. Gene tokens are written in parts: the first among themselves unless they are guided, then one a chunk of
+/// patches.
 #[derive(Default)]
 struct Tables {
     /// Gene tokens over gene tokens, gene tokens over patches, patches over gene tokens.
@@ -77,21 +85,24 @@ struct Tables {
 }
 
 impl Tables {
-    fn new(bags: &Both<Ragged>) -> Tables {
+    fn new(dims: Dims, bags: &Both<Ragged>) -> Tables {
         let mut t = Tables::default();
+        let among = usize::from(!dims.guided);
         for (genes, patches) in bags[0].iter().zip(bags[1].iter()) {
             let size = chunk(patches.len());
             let chunks = patches.len().div_ceil(size);
-            t.genes.push(genes.clone(), &genes, t.slots);
-            for i in 0..chunks {
-                let of = patches.start + i * size..(patches.start + (i + 1) * size).min(patches.end);
-                t.genes_over_patches.push(genes.clone(), &of, t.slots + (i + 1) * genes.len());
+            if !dims.guided {
+                t.genes.push(genes.clone(), &genes, t.slots);
             }
             t.patches.push(patches.clone(), &genes, patches.start);
-            for row in 0..genes.len() {
-                t.places.extend([t.slots + row, genes.len(), chunks + 1].map(|n| n as u32));
+            for i in 0..chunks {
+                let of = patches.start + i * size..(patches.start + (i + 1) * size).min(patches.end);
+                t.genes_over_patches.push(genes.clone(), &of, t.slots + (i + among) * genes.len());
             }
-            t.slots += (chunks + 1) * genes.len();
+            for row in 0..genes.len() {
+                t.places.extend([t.slots + row, genes.len(), chunks + among].map(|n| n as u32));
+            }
+            t.slots += (chunks + among) * genes.len();
         }
         // Rows are counted in 32 bits; that many would be terabytes.
         assert!(u32::try_from(t.slots.max(bags[1].rows())).is_ok(), "more than 2^32 - 1 rows in one batch");
@@ -105,21 +116,27 @@ pub(super) fn forward<T: Real>(
     packed: &Both<Tensor<T>>,
     bags: &Both<Ragged>,
 ) -> Result<Attended<T>> {
-    let (tables, width, heads) = (Tables::new(bags), dims.width(), dims.heads);
+    let (tables, [width, patch_width], heads) = (Tables::new(dims, bags), dims.results(), dims.heads);
     let (h, d, scale) = (heads as u32, dims.d as u32, dims.scale::<f32>());
-    let matrix = |rows: usize| -> Result<_> { Ok((gpu.alloc::<T>(&[rows, width])?, gpu.alloc::<T>(&[rows, heads])?)) };
+    let (steps, k_at) = (dims.steps().map(|n| n as u32), dims.keys() as u32);
+    let matrix = |rows: usize, width: usize| -> Result<_> {
+        Ok((gpu.alloc::<T>(&[rows, width])?, gpu.alloc::<T>(&[rows, width / dims.d.max(1)])?))
+    };
     let attend = |of: usize, to: usize, table: &Table, out: &mut (Tensor<T>, Tensor<T>)| {
         let (n, m, tasks) = (bags[of].rows() as u32, bags[to].rows() as u32, table.len());
-        let (rows, grid) = (out.0.matrix().0 as u32, Grid::new(tasks, THREADS).times(heads).shared(shared(2)));
+        let (rows, grid) = (out.0.matrix().0 as u32, grid(dims, tasks, 1));
         let table = gpu.upload(&[tasks, 5], &table.0)?;
         let (out, log_sum) = (&mut out.0, &mut out.1);
-        let t = tasks as u32;
-        pathway_attention_forward(gpu, grid, &packed[of], &packed[to], &table, out, log_sum, n, m, t, rows, h, d, scale)
+        let (q, k, t, [qs, ks]) = (&packed[of], &packed[to], tasks as u32, [steps[of], steps[to]]);
+        pathway_attention_forward(gpu, grid, q, k, &table, out, log_sum, n, m, t, rows, h, d, qs, ks, k_at, scale)
     };
-    let (mut parts, mut genes, mut patches) = (matrix(tables.slots)?, matrix(bags[0].rows())?, matrix(bags[1].rows())?);
-    attend(0, 0, &tables.genes, &mut parts)?;
+    let (mut parts, mut genes) = (matrix(tables.slots, width)?, matrix(bags[0].rows(), width)?);
+    let mut patches = matrix(bags[1].rows(), patch_width)?;
     attend(0, 1, &tables.genes_over_patches, &mut parts)?;
-    attend(1, 0, &tables.patches, &mut patches)?;
+    if !dims.guided {
+        attend(0, 0, &tables.genes, &mut parts)?;
+        attend(1, 0, &tables.patches, &mut patches)?;
+    }
     let places = gpu.upload(&[bags[0].rows(), 3], &tables.places)?;
     let (rows, slots) = (bags[0].rows() as u32, tables.slots as u32);
     let grid = Grid::over(bags[0].rows() * heads, 8, 256);
@@ -135,10 +152,11 @@ pub(super) fn backward<T: Real>(
     kept: &Attended<T>,
     grads: &Both<Tensor<T>>,
 ) -> Result<Both<Tensor<T>>> {
-    let (tables, columns, heads) = (Tables::new(bags), 3 * dims.width(), dims.heads);
+    let (tables, heads) = (Tables::new(dims, bags), dims.heads);
     let (h, d, scale) = (heads as u32, dims.d as u32, dims.scale::<f32>());
+    let (steps, k_at) = (dims.steps().map(|n| n as u32), dims.keys() as u32);
     let dot = |i: usize| -> Result<Tensor<T>> {
-        let rows = bags[i].rows() * heads;
+        let rows = kept.log_sum[i].len();
         let mut dot = gpu.alloc(&[rows])?;
         pathway_attention_dot(gpu, Grid::over(rows, 8, 256), &kept.out[i], &grads[i], &mut dot, rows as u32, d)?;
         Ok(dot)
@@ -147,23 +165,29 @@ pub(super) fn backward<T: Real>(
     // The queries of `of`, the keys and values of `to`.
     let back = |of: usize, to: usize, keys: bool, table: &Table, result: &mut Tensor<T>| {
         let (n, m, tasks) = (bags[of].rows() as u32, bags[to].rows() as u32, table.len());
-        let (rows, grid) = (result.matrix().0 as u32, Grid::new(tasks, THREADS).times(heads).shared(shared(3)));
+        let (rows, grid) = (result.matrix().0 as u32, grid(dims, tasks, 2));
         let table = gpu.upload(&[tasks, 5], &table.0)?;
         let launch = if keys { pathway_attention_keys } else { pathway_attention_queries };
         let (q, k, owed, t) = (&packed[of], &packed[to], (&grads[of], &kept.log_sum[of], &dots[of]), tasks as u32);
-        launch(gpu, grid, q, k, &table, owed.0, owed.1, owed.2, result, n, m, t, rows, h, d, scale)
+        let [qs, ks] = [steps[of], steps[to]];
+        launch(gpu, grid, q, k, &table, owed.0, owed.1, owed.2, result, n, m, t, rows, h, d, qs, ks, k_at, scale)
     };
-    let (mut parts, mut patches) = (gpu.alloc::<T>(&[tables.slots, columns])?, gpu.alloc(packed[1].shape())?);
-    back(0, 0, false, &tables.genes, &mut parts)?;
+    let columns = steps[0];
+    let (mut parts, mut patches) = (gpu.alloc::<T>(&[tables.slots, dims.steps()[0]])?, gpu.alloc(packed[1].shape())?);
     back(0, 1, false, &tables.genes_over_patches, &mut parts)?;
-    back(1, 0, false, &tables.patches, &mut patches)?;
-    // Keys of the first's rows, over the queries of the others: the same tables the other way round.
-    back(0, 0, true, &tables.genes, &mut parts)?;
-    back(1, 0, true, &tables.genes_over_patches, &mut parts)?;
-    back(0, 1, true, &tables.patches, &mut patches)?;
+    if dims.guided {
+        back(0, 1, true, &tables.patches, &mut patches)?;
+    } else {
+        back(0, 0, false, &tables.genes, &mut parts)?;
+        back(1, 0, false, &tables.patches, &mut patches)?;
+        // Keys of the first's rows, over the queries of the others: the same tables the other way round.
+        back(0, 0, true, &tables.genes, &mut parts)?;
+        back(1, 0, true, &tables.genes_over_patches, &mut parts)?;
+        back(0, 1, true, &tables.patches, &mut patches)?;
+    }
     let mut genes = gpu.alloc(packed[0].shape())?;
     let places = gpu.upload(&[bags[0].rows(), 3], &tables.places)?;
     let (rows, slots, grid) = (bags[0].rows(), tables.slots as u32, Grid::over(genes.len(), 256, 256));
-    pathway_attention_sum(gpu, grid, &parts, &places, &mut genes, rows as u32, slots, columns as u32)?;
+    pathway_attention_sum(gpu, grid, &parts, &places, &mut genes, rows as u32, slots, columns)?;
     Ok([genes, patches])
 }

@@ -7,6 +7,10 @@
 //! - a gene token attends to all tokens: `o_i = sum_j softmax_j(q_i k_j / sqrt d) v_j`, `j` over `g` and `p` together;
 //! - a patch token attends to the gene tokens alone: the same with `j` over `g`.
 //!
+//! [`guided`](PathwayAttention::guided) is the co-attention of Chen et al. 2021 (MCAT), section 3.2: a gene token attends to
+//! the patch tokens alone, `j` over `p`, and nothing else attends. [`among`](PathwayAttention::among) is Vaswani et al. 2017:
+//! the tokens of a patient attend to each other.
+//!
 //! # Arguments
 //! | name | shape | unit | constraint |
 //! |---|---|---|---|
@@ -14,10 +18,12 @@
 //! | `gene_bags` | `B` bags of `G` rows | | may be empty |
 //! | `patches` | `[N, 3 E]` | any | likewise |
 //! | `patch_bags` | `B` bags of `N` rows | | may be empty |
-//! | `heads` | | | divides `E`; at most 128 features a head |
+//! | `heads` | | | divides `E`; at most 256 features a head |
+//!
+//! If it is guided, genes are queries alone, `[G, E]`, and patches keys and values, `[N, 2 E]`.
 //!
 //! # Result
-//! `[G, E]` and `[N, E]`, the heads side by side. A token that has nothing to attend to gets 0.
+//! `[G, E]` and `[N, E]`, the heads side by side; `[G, E]` alone if it is guided. A token that has nothing to attend to gets 0.
 //!
 //! # Gradient
 //! With the probabilities `w`, `D_ij = <dL/do_i, v_j>` and `s_ij = w_ij (D_ij - <dL/do_i, o_i>)`:
@@ -31,7 +37,7 @@
 //!
 //! # Cost
 //! `8 G N E` flops forward and `20 G N E` backward for bags of `G` and `N` tokens (patches and genes attend to each other),
-//! and half as much for `G G`. Keeps its arguments, its results and a number a row and head: no `G N`.
+//! and half as much for `G G`; half as much if it is guided. Keeps its arguments, its results and a number a row and head: no `G N`.
 //!
 //! # Deviations
 //! None of the formula. The published code pads the patches of a batch; here bags are ragged.
@@ -49,7 +55,7 @@ use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
 /// The most features of a head.
-const WIDEST: usize = 128;
+const WIDEST: usize = 256;
 
 /// Attention of gene and patch tokens: see the [module page](self).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,18 +64,36 @@ pub struct PathwayAttention {
     pub heads: usize,
 }
 
-/// Columns of a row of queries, keys and values.
+/// Columns of a row of queries, keys and values, and who attends.
 #[derive(Clone, Copy, Debug)]
 struct Dims {
     heads: usize,
     /// Features of a head, `d`.
     d: usize,
+    /// Only genes to patches.
+    guided: bool,
 }
 
 impl Dims {
     /// `E`.
     fn width(self) -> usize {
         self.heads * self.d
+    }
+
+    /// The columns of a row of genes and of patches.
+    fn steps(self) -> Both<usize> {
+        let width = self.width();
+        if self.guided { [width, 2 * width] } else { [3 * width; 2] }
+    }
+
+    /// The first column of the keys, behind which lie the values; that of the queries is 0.
+    fn keys(self) -> usize {
+        if self.guided { 0 } else { self.width() }
+    }
+
+    /// The columns of the results.
+    fn results(self) -> Both<usize> {
+        [self.width(), if self.guided { 0 } else { self.width() }]
     }
 
     /// What scores are multiplied with.
@@ -99,42 +123,48 @@ impl PathwayAttention {
         genes: (&Var<T>, &Ragged),
         patches: (&Var<T>, &Ragged),
     ) -> Result<Both<Var<T>>> {
-        let dims = self.check(genes, patches)?;
-        let (device, bags) = (tape.device(), [genes.1.clone(), patches.1.clone()]);
-        let packed = [genes.0.value().clone(), patches.0.value().clone()];
-        let Attended { out, log_sum } = match device {
-            Device::Cpu => cpu::forward(dims, &packed, &bags),
-            Device::Cuda(gpu) => cuda::forward(gpu, dims, &packed, &bags)?,
-        };
-        let kept = Attended { out: out.clone(), log_sum };
-        Ok(tape.record(&[genes.0, patches.0], out, move |grads| {
-            if grads.iter().all(Option::is_none) {
-                return Ok(vec![None, None]);
-            }
-            let given = |of: usize| match &grads[of] {
-                Some(grad) => Ok(grad.clone()),
-                None => device.zeros(kept.out[of].shape()),
-            };
-            let grads = [given(0)?, given(1)?];
-            let [genes, patches] = match device {
-                Device::Cpu => cpu::backward(dims, &packed, &bags, &kept, &grads),
-                Device::Cuda(gpu) => cuda::backward(gpu, dims, &packed, &bags, &kept, &grads)?,
-            };
-            Ok(vec![Some(genes), Some(patches)])
-        }))
+        let dims = self.check(genes, patches, false)?;
+        attend(tape, dims, genes, patches)
     }
 
-    fn check<T: Real>(&self, genes: (&Var<T>, &Ragged), patches: (&Var<T>, &Ragged)) -> Result<Dims> {
+    /// What gene tokens attend to among the patch tokens: queries of the former, keys and values of the latter.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn guided<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        genes: (&Var<T>, &Ragged),
+        patches: (&Var<T>, &Ragged),
+    ) -> Result<Var<T>> {
+        let dims = self.check(genes, patches, true)?;
+        let [genes, _] = attend(tape, dims, genes, patches)?;
+        Ok(genes)
+    }
+
+    /// What the tokens of each bag attend to among themselves: queries, keys and values side by side.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn among<T: Real>(&self, tape: &Tape<T>, tokens: &Var<T>, bags: &Ragged) -> Result<Var<T>> {
+        let none = Var::constant(tape.device().zeros(&[0, tokens.value().matrix().1])?);
+        let [out, _] = self.forward(tape, (tokens, bags), (&none, &Ragged::uniform(bags.bags(), 0)))?;
+        Ok(out)
+    }
+
+    fn check<T: Real>(&self, genes: (&Var<T>, &Ragged), patches: (&Var<T>, &Ragged), guided: bool) -> Result<Dims> {
         let columns = genes.0.value().matrix().1;
-        let width = columns / 3;
+        let width = if guided { columns } else { columns / 3 };
         if self.heads == 0 || !width.is_multiple_of(self.heads) || width / self.heads > WIDEST {
-            let want = "a divisor of the width, with at most 128 features a head";
+            let want = "a divisor of the width, with at most 256 features a head";
             return Err(Error::Setting { name: "pathway_attention.heads", want, value: self.heads.to_string() });
         }
-        for (arg, (x, bags)) in [("genes", genes), ("patches", patches)] {
-            if x.value().matrix() != (bags.rows(), 3 * width) || 3 * width != columns {
-                let want =
-                    format!("[{}, {}], queries, keys and values of the rows of all bags", bags.rows(), 3 * width);
+        let dims = Dims { heads: self.heads, d: width / self.heads, guided };
+        let parts = if guided { ["queries", "keys and values"] } else { ["queries, keys and values"; 2] };
+        for (i, (arg, (x, bags))) in [("genes", genes), ("patches", patches)].into_iter().enumerate() {
+            let step = dims.steps()[i];
+            if x.value().matrix() != (bags.rows(), step) {
+                let want = format!("[{}, {step}], {} of the rows of all bags", bags.rows(), parts[i]);
                 return Err(Error::Shape { op: "pathway_attention", arg, want, got: x.shape().to_vec() });
             }
         }
@@ -142,6 +172,36 @@ impl PathwayAttention {
             let (want, got) = (format!("{} bags, as of genes", genes.1.bags()), vec![patches.1.bags()]);
             return Err(Error::Shape { op: "pathway_attention", arg: "patch_bags", want, got });
         }
-        Ok(Dims { heads: self.heads, d: width / self.heads })
+        Ok(dims)
     }
+}
+
+fn attend<T: Real>(
+    tape: &Tape<T>,
+    dims: Dims,
+    genes: (&Var<T>, &Ragged),
+    patches: (&Var<T>, &Ragged),
+) -> Result<Both<Var<T>>> {
+    let (device, bags) = (tape.device(), [genes.1.clone(), patches.1.clone()]);
+    let packed = [genes.0.value().clone(), patches.0.value().clone()];
+    let Attended { out, log_sum } = match device {
+        Device::Cpu => cpu::forward(dims, &packed, &bags),
+        Device::Cuda(gpu) => cuda::forward(gpu, dims, &packed, &bags)?,
+    };
+    let kept = Attended { out: out.clone(), log_sum };
+    Ok(tape.record(&[genes.0, patches.0], out, move |grads| {
+        if grads.iter().all(Option::is_none) {
+            return Ok(vec![None, None]);
+        }
+        let given = |of: usize| match &grads[of] {
+            Some(grad) => Ok(grad.clone()),
+            None => device.zeros(kept.out[of].shape()),
+        };
+        let grads = [given(0)?, given(1)?];
+        let [genes, patches] = match device {
+            Device::Cpu => cpu::backward(dims, &packed, &bags, &kept, &grads),
+            Device::Cuda(gpu) => cuda::backward(gpu, dims, &packed, &bags, &kept, &grads)?,
+        };
+        Ok(vec![Some(genes), Some(patches)])
+    }))
 }
