@@ -51,16 +51,22 @@ struct Head {
     }
 };
 
-// Adds the products of a row of a with rows part, part + 4, ... of b.
+// Adds the products of a row of a with rows part, part + 4, ... of b: sums of 32 columns first, so that rounding grows slower.
 __device__ __forceinline__ void products(float (&s)[8], const float* a, const float* b, unsigned d) {
+#pragma unroll 1
+    for (unsigned start = 0; start < d; start += 32) {
+        float part[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
 #pragma unroll 2  // more of them, and registers are spilled
-    for (unsigned x = 0; x < d; x += 4) {
-        const float4 u = four(a + row_of() * PITCH + x);
+        for (unsigned x = start; x < start + 32 && x < d; x += 4) {
+            const float4 u = four(a + row_of() * PITCH + x);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const float4 v = four(b + (part_of() + 4 * i) * PITCH + x);
-            s[i] += u.x * v.x + u.y * v.y + u.z * v.z + u.w * v.w;
+            for (int i = 0; i < 8; ++i) {
+                const float4 v = four(b + (part_of() + 4 * i) * PITCH + x);
+                part[i] += u.x * v.x + u.y * v.y + u.z * v.z + u.w * v.w;
+            }
         }
+#pragma unroll
+        for (int i = 0; i < 8; ++i) s[i] += part[i];
     }
 }
 // Adds the rows of b, weighed by a row of w, to four columns each of every fourth group.
