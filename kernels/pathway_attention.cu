@@ -56,7 +56,7 @@ __device__ __forceinline__ void products(float (&s)[8], const float* a, const fl
 #pragma unroll 1
     for (unsigned start = 0; start < d; start += 32) {
         float part[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
-#pragma unroll 2  // more of them, and registers are spilled
+#pragma unroll 1  // more of them, and registers are spilled
         for (unsigned x = start; x < start + 32 && x < d; x += 4) {
             const float4 u = four(a + row_of() * PITCH + x);
 #pragma unroll
