@@ -1,6 +1,6 @@
 //! How much memory of a device a batch takes: the tensors that are there at once, counted.
 
-use super::{AbmilConfig, FusionConfig, ModelConfig, Pool, Recipe, SdirConfig, SurvPathConfig};
+use super::{AbmilConfig, FusionConfig, McatConfig, ModelConfig, Pool, Recipe, SdirConfig, SurvPathConfig};
 use crate::device::{Device, Precision, Products};
 use crate::element::Element;
 use crate::features::FeatureType;
@@ -124,6 +124,7 @@ impl Footprint {
         match &self.model {
             ModelConfig::Fusion(c) => c.width,
             ModelConfig::SurvPath(c) => c.width,
+            ModelConfig::Mcat(c) => c.width,
             ModelConfig::Abmil(c) => c.width,
             ModelConfig::Snn(_) => 0,
         }
@@ -172,6 +173,9 @@ impl Footprint {
                 let widths = c.widths.iter().sum::<usize>() + HAZARDS;
                 return (always + batch.patients * (self.genes + 4 * widths) * WORD) as u64;
             }
+            ModelConfig::Mcat(c) => {
+                return (always + self.mcat(c, patches, tokens, batch.patients, training)) as u64;
+            }
             ModelConfig::SurvPath(c) => {
                 return (always + self.survpath(c, patches, tokens, batch.patients, training)) as u64;
             }
@@ -213,15 +217,38 @@ impl Footprint {
             return packing.max(attending).max(tokens * 3 * d) * WORD + copies;
         }
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
-        let gained = c.sdir.genes.is_some_and(|sdir| sdir.gain.is_active());
-        let plugged = match &c.cade {
-            Some(cade) if cade.statistics == Statistics::Differentiated => n * (d + 30),
-            Some(_) => n * (d + 4),
-            None => 0,
-        };
-        let plugged = plugged + if gained { tokens * d } else { 0 };
-        let kept = nets + plugged + n * (2 * d + 4 * e + h);
+        let kept = nets + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens) + n * (2 * d + 4 * e + h);
         let moments = [kept + n * 6 * e, kept + n * (4 * e + h) + slots * 3 * e];
+        moments.into_iter().max().unwrap_or(0) * WORD + copies
+    }
+
+    /// What MCAT takes at once, with tokens of `D` and hidden layers of `F`, in elements a patch token:
+    ///
+    /// | what | elements |
+    /// |---|---|
+    /// | tokens, and after their dropout; with CADE the entangled ones, too | `2 D` |
+    /// | keys, values, and their gradients | `4 D` |
+    ///
+    /// and in elements a gene token, besides those of the nets: `3 D` of the co-attention, `12 D + 2 F` of a transformer layer
+    /// of either branch, a part for each chunk of patches in the attention.
+    fn mcat(&self, c: &McatConfig, patches: usize, tokens: usize, patients: usize, training: bool) -> usize {
+        let (d, f) = (c.width, c.encoder_hidden);
+        let dropped = usize::from(c.dropout > 0.0);
+        let copies = self.projected(patches) + self.copy(f32::NAME, patches, 2 * d) + self.copy(f32::NAME, 2 * d, d);
+        let slots = self.signatures * (patients + patches / 512);
+        if !training {
+            let packing = patches * 3 * d;
+            let attending = patches * 2 * d + (slots + tokens) * (d + c.heads);
+            return (packing.max(attending) + tokens * 3 * d).max(tokens * (8 * d + f)) * WORD + copies;
+        }
+        let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
+        let layer = (10 + 2 * dropped) * d + (1 + dropped) * f;
+        let of_genes = nets + tokens * (3 * d + 2 * c.encoder_layers * layer);
+        let of_patches = patches * (1 + dropped) * d + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens);
+        let moments = [
+            of_genes + of_patches + patches * 2 * d + tokens * (4 * d + f),
+            nets + tokens * 4 * d + of_patches + patches * 4 * d + slots * d,
+        ];
         moments.into_iter().max().unwrap_or(0) * WORD + copies
     }
 
@@ -308,6 +335,17 @@ impl Footprint {
 
 /// Outputs that a model is taken to have at most: the bins of a discrete-time one.
 const HAZARDS: usize = 16;
+
+/// Elements that the plug-ins of a model keep besides the tokens of `d` that they are given.
+fn plugged(sdir: &SdirConfig, cade: Option<&Cade>, d: usize, patches: usize, tokens: usize) -> usize {
+    let of_cade = match cade {
+        Some(cade) if cade.statistics == Statistics::Differentiated => (patches + tokens) * (d + 30),
+        Some(_) => (patches + tokens) * (d + 4),
+        None => 0,
+    };
+    let gained = sdir.genes.is_some_and(|sdir| sdir.gain.is_active());
+    of_cade + if gained { tokens * d } else { 0 }
+}
 
 /// Attention MIL as the fusion model of slides alone that has the same tensors of patches.
 fn like_fusion(c: &AbmilConfig) -> FusionConfig {

@@ -10,6 +10,7 @@ mod cohort_source;
 mod feed;
 mod footprint;
 mod fusion;
+mod mcat;
 mod off;
 mod plugins;
 mod predictor;
@@ -26,6 +27,7 @@ pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
 pub use footprint::{BatchSize, Footprint};
 pub use fusion::{Fusion, FusionConfig};
+pub use mcat::{Mcat, McatConfig};
 pub use plugins::SdirConfig;
 pub use predictor::{Attended, Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};
@@ -51,6 +53,8 @@ pub enum ModelConfig {
     /// Gene tokens that attend to all tokens, patch tokens that attend to gene tokens (Jaume et al. 2024).
     #[serde(rename = "survpath")]
     SurvPath(SurvPathConfig),
+    /// Gene tokens that guide what is taken from the patches (Chen et al. 2021).
+    Mcat(McatConfig),
     /// Attention MIL on slides alone (Ilse et al. 2018), or the mean of the patches.
     Abmil(AbmilConfig),
     /// A self-normalising network on genes alone (Klambauer et al. 2017).
@@ -66,6 +70,12 @@ impl From<FusionConfig> for ModelConfig {
 impl From<SurvPathConfig> for ModelConfig {
     fn from(config: SurvPathConfig) -> ModelConfig {
         ModelConfig::SurvPath(config)
+    }
+}
+
+impl From<McatConfig> for ModelConfig {
+    fn from(config: McatConfig) -> ModelConfig {
+        ModelConfig::Mcat(config)
     }
 }
 
@@ -96,6 +106,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(config) => config.check(),
             ModelConfig::SurvPath(config) => config.check(),
+            ModelConfig::Mcat(config) => config.check(),
             ModelConfig::Abmil(config) => config.check(),
             ModelConfig::Snn(config) => config.check(),
         }
@@ -106,6 +117,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(_) => "fusion",
             ModelConfig::SurvPath(_) => "survpath",
+            ModelConfig::Mcat(_) => "mcat",
             ModelConfig::Abmil(_) => "abmil",
             ModelConfig::Snn(_) => "snn",
         }
@@ -114,8 +126,8 @@ impl ModelConfig {
     /// The modalities that it sees, where there are any.
     pub fn sees(&self) -> &'static [Modality] {
         match self {
-            ModelConfig::Fusion(_) | ModelConfig::SurvPath(_) => &[Modality::Genes, Modality::Patches],
-            ModelConfig::Abmil(_) | ModelConfig::Snn(_) => self.needs(),
+            ModelConfig::Fusion(_) => &[Modality::Genes, Modality::Patches],
+            _ => self.needs(),
         }
     }
 
@@ -123,7 +135,7 @@ impl ModelConfig {
     pub fn needs(&self) -> &'static [Modality] {
         match self {
             ModelConfig::Fusion(_) => &[],
-            ModelConfig::SurvPath(_) => &[Modality::Genes, Modality::Patches],
+            ModelConfig::SurvPath(_) | ModelConfig::Mcat(_) => &[Modality::Genes, Modality::Patches],
             ModelConfig::Abmil(_) => &[Modality::Patches],
             ModelConfig::Snn(_) => &[Modality::Genes],
         }
@@ -134,6 +146,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::SurvPath(config) => Some((&mut config.sdir, &mut config.cade)),
+            ModelConfig::Mcat(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::Abmil(_) | ModelConfig::Snn(_) => None,
         }
     }
@@ -217,6 +230,8 @@ pub enum Model<T> {
     Fusion(Box<Fusion<T>>),
     /// See [`SurvPath`].
     SurvPath(Box<SurvPath<T>>),
+    /// See [`Mcat`].
+    Mcat(Box<Mcat<T>>),
     /// See [`Abmil`].
     Abmil(Box<Abmil<T>>),
     /// See [`Snn`].
@@ -241,6 +256,7 @@ impl<T: Real> Model<T> {
             ModelConfig::SurvPath(config) => {
                 Model::SurvPath(Box::new(SurvPath::new(&mut builder, config, shape, outputs)?))
             }
+            ModelConfig::Mcat(config) => Model::Mcat(Box::new(Mcat::new(&mut builder, config, shape, outputs)?)),
             ModelConfig::Abmil(config) => Model::Abmil(Box::new(Abmil::new(&mut builder, config, shape, outputs)?)),
             ModelConfig::Snn(config) => Model::Snn(Snn::new(&mut builder, config, shape, outputs)?),
         };
@@ -255,6 +271,7 @@ impl<T: Real> Model<T> {
         match self {
             Model::Fusion(model) => model.forward(pass, batch),
             Model::SurvPath(model) => model.forward(pass, batch),
+            Model::Mcat(model) => model.forward(pass, batch),
             Model::Abmil(model) => model.forward(pass, batch),
             Model::Snn(model) => model.forward(pass, batch),
         }

@@ -57,6 +57,14 @@ pub(super) struct Tokens<T> {
     pub(super) bags: Ragged,
 }
 
+impl<T: Real> Tokens<T> {
+    /// Of patients without a modality: no rows.
+    pub(super) fn none(pass: &Pass<'_, T>, patients: usize, width: usize) -> Result<Tokens<T>> {
+        let rows = Var::constant(pass.tape.device().zeros(&[0, width])?);
+        Ok(Tokens { rows, bags: Ragged::uniform(patients, 0) })
+    }
+}
+
 /// Gene tokens and patch tokens, as far as there are any.
 pub(super) type Both<T> = (Option<Tokens<T>>, Option<Tokens<T>>);
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{AbmilConfig, ModelConfig, Pool, SnnConfig};
+use super::{AbmilConfig, McatConfig, ModelConfig, Pool, SnnConfig};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -13,7 +13,8 @@ use crate::tensor::Tensor;
 /// | model | implementation |
 /// |---|---|
 /// | `survpath` | mahmoodlab/SurvPath, `models/model_SurvPath.py` |
-/// | `abmil` | the same, `models/model_ABMIL.py`, of slides alone; the bias of the scores, which changes nothing, is left out |
+/// | `mcat` | mahmoodlab/MCAT, `models/model_coattn.py`, joined side by side; without the biases of scores |
+/// | `abmil` | mahmoodlab/SurvPath, `models/model_ABMIL.py`, of slides alone; the bias of the scores, which changes nothing, is left out |
 /// | `snn` | the same, `models/model_SNNOmics.py` |
 ///
 /// # Errors
@@ -25,10 +26,12 @@ pub fn from_published<T: Real>(
 ) -> Result<HashMap<String, Tensor<T>>> {
     let plan = match model {
         ModelConfig::SurvPath(_) => survpath(&tensors),
+        ModelConfig::Mcat(config) => mcat(config, &mut tensors)?,
         ModelConfig::Abmil(config) => abmil(config, &mut tensors),
         ModelConfig::Snn(config) => snn(config),
         ModelConfig::Fusion(_) => {
-            let want = "a model of which there is a published implementation: \"survpath\", \"abmil\" or \"snn\"";
+            let want =
+                "a model of which there is a published implementation: \"survpath\", \"mcat\", \"abmil\" or \"snn\"";
             return Err(Error::Setting { name: "model.name", want, value: model.name().into() });
         }
     };
@@ -77,7 +80,8 @@ fn whole(ours: &str, theirs: &str) -> [(String, Vec<String>, Shape); 2] {
     ["weight", "bias"].map(|part| (format!("{ours}.{part}"), vec![format!("{theirs}.{part}")], Shape::Theirs))
 }
 
-fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
+/// The nets of the signatures, as many as there are.
+fn gene_nets<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
     let nets = (0..).take_while(|i| tensors.contains_key(&format!("sig_networks.{i}.0.0.weight"))).count();
     let net = |layer: usize, part: &str| (0..nets).map(|i| format!("sig_networks.{i}.{layer}.0.{part}")).collect();
     let mut plan: Plan = Vec::new();
@@ -85,6 +89,23 @@ fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
         plan.push((format!("genes.{name}.weight"), net(layer, "weight"), Shape::Flat));
         plan.push((format!("genes.{name}.bias"), net(layer, "bias"), Shape::Rows));
     }
+    plan
+}
+
+/// Pooling by attention. The bias of its scores is forgotten: it moves all of them together.
+fn pool<T>(ours: &str, theirs: &str, gated: bool, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {
+    tensors.remove(&format!("{theirs}.attention_c.bias"));
+    let weight = vec![format!("{theirs}.attention_c.weight")];
+    let mut plan = vec![(format!("{ours}.w.weight"), weight, Shape::Theirs)];
+    plan.extend(whole(&format!("{ours}.v"), &format!("{theirs}.attention_a.0")));
+    if gated {
+        plan.extend(whole(&format!("{ours}.u"), &format!("{theirs}.attention_b.0")));
+    }
+    plan
+}
+
+fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
+    let mut plan = gene_nets(tensors);
     let qkv = vec!["cross_attender.attn.to_qkv.weight".into()];
     plan.push(("attention.qkv.weight".into(), qkv, Shape::Theirs));
     let layers = [
@@ -101,20 +122,63 @@ fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
     plan
 }
 
-fn abmil<T>(config: &AbmilConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {
-    let mut layers =
-        vec![("patches.project", "attention_net.0"), ("head.hidden", "rho.0"), ("head.hazards", "classifier")];
-    let mut plan = Plan::new();
-    if config.pool != Pool::Mean {
-        layers.push(("patches.pool.v", "attention_net.3.attention_a.0"));
-        let weight = "attention_net.3.attention_c";
-        tensors.remove(&format!("{weight}.bias"));
-        plan.push(("patches.pool.w.weight".into(), vec![format!("{weight}.weight")], Shape::Theirs));
+fn mcat<T: Real>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Result<Plan> {
+    let mut plan = gene_nets(tensors);
+    // Theirs has queries, keys and values in one; the first are of the genes and the others of the patches.
+    for part in ["weight", "bias"] {
+        let name = format!("coattn.in_proj_{part}");
+        let of = |which: &str| format!("{name}, {which}");
+        let whole = |packed: &Tensor<T>| packed.shape().first().is_some_and(|rows| rows.is_multiple_of(3));
+        if let Some(packed) = tensors.get(&name).filter(|packed| whole(packed)) {
+            let (mut shape, data) = (packed.shape().to_vec(), packed.read()?.to_vec());
+            tensors.remove(&name);
+            let third = data.len() / 3;
+            shape[0] /= 3;
+            tensors.insert(of("queries"), Tensor::new(&shape, data[..third].to_vec())?);
+            shape[0] *= 2;
+            tensors.insert(of("keys and values"), Tensor::new(&shape, data[third..].to_vec())?);
+        }
+        for (ours, which) in [("queries", "queries"), ("keys", "keys and values")] {
+            plan.push((format!("attention.{ours}.{part}"), vec![of(which)], Shape::Theirs));
+        }
     }
-    if config.pool == Pool::Gated {
-        layers.push(("patches.pool.u", "attention_net.3.attention_b.0"));
+    for (ours, theirs) in [("patches", "path"), ("genes", "omic")] {
+        for i in 0..config.encoder_layers {
+            let (ours, theirs) = (format!("{ours}.encoder.layer{i}"), format!("{theirs}_transformer.layers.{i}"));
+            for part in ["weight", "bias"] {
+                let packed = vec![format!("{theirs}.self_attn.in_proj_{part}")];
+                plan.push((format!("{ours}.qkv.{part}"), packed, Shape::Theirs));
+            }
+            let layers = [
+                ("out", "self_attn.out_proj"),
+                ("attention_norm", "norm1"),
+                ("feed_norm", "norm2"),
+                ("first", "linear1"),
+                ("second", "linear2"),
+            ];
+            let named = |&(a, b): &(&str, &str)| whole(&format!("{ours}.{a}"), &format!("{theirs}.{b}"));
+            plan.extend(layers.iter().flat_map(named));
+        }
+        plan.extend(pool(&format!("{ours}.pool"), &format!("{theirs}_attention_head"), true, tensors));
+        plan.extend(whole(&format!("{ours}.last"), &format!("{theirs}_rho.0")));
     }
+    let layers = [
+        ("patches.project", "wsi_net.0"),
+        ("attention.out", "coattn.out_proj"),
+        ("head.first", "mm.0"),
+        ("head.second", "mm.2"),
+        ("head.hazards", "classifier"),
+    ];
     plan.extend(layers.iter().flat_map(|layer| whole(layer.0, layer.1)));
+    Ok(plan)
+}
+
+fn abmil<T>(config: &AbmilConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {
+    let layers = [("patches.project", "attention_net.0"), ("head.hidden", "rho.0"), ("head.hazards", "classifier")];
+    let mut plan: Plan = layers.iter().flat_map(|layer| whole(layer.0, layer.1)).collect();
+    if config.pool != Pool::Mean {
+        plan.extend(pool("patches.pool", "attention_net.3", config.pool == Pool::Gated, tensors));
+    }
     plan
 }
 

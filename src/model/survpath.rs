@@ -96,8 +96,8 @@ impl SurvPathConfig {
         ] {
             super::size(name, size)?;
         }
-        if !self.attention_width.is_multiple_of(self.heads) || self.attention_width / self.heads > 128 {
-            let (name, want) = ("model.heads", "a divisor of model.attention_width, with at most 128 features a head");
+        if !self.attention_width.is_multiple_of(self.heads) || self.attention_width / self.heads > 256 {
+            let (name, want) = ("model.heads", "a divisor of model.attention_width, with at most 256 features a head");
             return Err(Error::Setting { name, want, value: self.heads.to_string() });
         }
         for (name, p) in
@@ -175,11 +175,8 @@ impl<T: Real> SurvPath<T> {
         };
         let plugins = Plugins { sdir: &c.sdir, cade: c.cade.as_ref() };
         let (genes, patches) = plugins.apply(pass, genes, patches, &draws)?;
-        let none = || -> Result<Tokens<T>> {
-            let rows = Var::constant(pass.tape.device().zeros(&[0, c.width])?);
-            Ok(Tokens { rows, bags: Ragged::uniform(batch.size(), 0) })
-        };
-        let (genes, patches) = (genes.map_or_else(none, Ok)?, patches.map_or_else(none, Ok)?);
+        let genes = genes.map_or_else(|| Tokens::none(pass, batch.size(), c.width), Ok)?;
+        let patches = patches.map_or_else(|| Tokens::none(pass, batch.size(), c.width), Ok)?;
         let bags = [genes.bags.clone(), patches.bags.clone()];
         // Tokens are let go of as soon as they are normalised: without a record nothing else holds them.
         let packed = |tokens: Tokens<T>| self.qkv.forward(pass, &self.norm.forward(pass, &tokens.rows)?);

@@ -3,8 +3,10 @@
 //! A layer is a small struct of [`ParamId`]s. It is built once with a [`Builder`], which draws the initial values, and
 //! called with a [`Pass`], which binds the parameters to a tape and says whether this is training.
 
+mod encoder;
 mod layers;
 mod params;
 
+pub use encoder::{Encoder, EncoderSize};
 pub use layers::{AttentionPool, Dense, GeneNets, Norm};
 pub use params::{Builder, Init, Noise, ParamId, Params, Pass, grads_of};

@@ -5,8 +5,8 @@ use onkos::config::{Loss, TrainConfig};
 use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
-    AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, Model, ModelConfig, Recipe, SdirConfig, Source,
-    SurvPathConfig, predict,
+    AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, McatConfig, Model, ModelConfig, Recipe, SdirConfig,
+    Source, SurvPathConfig, predict,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
@@ -55,6 +55,9 @@ fn cases() -> Vec<Case> {
     let mask = Sdir::default();
     let survpath = SurvPathConfig { width: 32, attention_width: 16, head_hidden: 8, ..SurvPathConfig::default() };
     let plugged = SurvPathConfig { sdir: SdirConfig::default(), cade: Some(Cade::smooth()), ..survpath.clone() };
+    let (sizes, off) = ((32, 4, 40), McatConfig::default());
+    let mcat = McatConfig { width: sizes.0, encoder_heads: sizes.1, encoder_hidden: sizes.2, ..off };
+    let guided = McatConfig { sdir: SdirConfig::default(), cade: Some(Cade::smooth()), ..mcat.clone() };
     vec![
         Case::new("many patches of few features", 300, 16, base.clone()),
         Case::new("few of many", 100, 512, sized(16, 16, 1)),
@@ -95,6 +98,9 @@ fn cases() -> Vec<Case> {
         Case::new("survpath", 200, 24, survpath.clone()),
         Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
         Case::new("survpath, plugged into", 200, 24, plugged),
+        Case::new("mcat", 200, 24, mcat.clone()),
+        Case { patients: 2, ..Case::new("two long bags of mcat", 1300, 12, mcat) },
+        Case::new("mcat, plugged into", 200, 24, guided),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use onkos::config::{Loss, TrainConfig};
 use onkos::model::Source;
-use onkos::model::{AbmilConfig, Pool, SnnConfig, SurvPathConfig};
+use onkos::model::{AbmilConfig, McatConfig, Pool, SnnConfig, SurvPathConfig};
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::ops::cade::{Bandwidth, Cade, Statistics};
@@ -170,6 +170,20 @@ pub fn everything_of_survpath() -> SurvPathConfig {
     let FusionConfig { sdir, cade, .. } = everything();
     let sizes = SurvPathConfig { width: 6, attention_width: 4, heads: 2, head_hidden: 3, ..SurvPathConfig::default() };
     SurvPathConfig { sdir, cade, ..sizes }
+}
+
+/// Small sizes of MCAT, with the same plug-ins.
+pub fn everything_of_mcat() -> McatConfig {
+    let FusionConfig { sdir, cade, .. } = everything();
+    let sizes = McatConfig {
+        width: 4,
+        heads: 2,
+        encoder_layers: 2,
+        encoder_heads: 2,
+        encoder_hidden: 3,
+        ..McatConfig::default()
+    };
+    McatConfig { sdir, cade, ..sizes }
 }
 
 /// Small sizes of the models of one modality.

@@ -83,6 +83,17 @@ fn gradient_of_survpath_matches_finite_differences_in_training() {
 }
 
 #[test]
+fn gradient_of_mcat_matches_finite_differences_in_training() {
+    let mut config = everything_of_mcat();
+    config.sdir.genes = config.sdir.patches;
+    for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
+        assert_gradient(&format!("{loss:?}, plugged in"), &config, loss, outputs, |_| true);
+    }
+    (config.sdir, config.cade) = (SdirConfig::OFF, None);
+    assert_gradient("plain", &config, Loss::Cox, 1, |_| true);
+}
+
+#[test]
 fn gradients_of_models_of_one_modality_match_finite_differences_in_training() {
     for config in of_one_modality() {
         assert_gradient(&format!("{config:?}"), &config, Loss::Nll, 3, |_| true);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use onkos::features::Features;
 use onkos::model::{AbmilConfig, Batch, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, published};
-use onkos::model::{SnnConfig, SurvPathConfig};
+use onkos::model::{McatConfig, SnnConfig, SurvPathConfig};
 use onkos::nn::{Builder, Pass, grads_of};
 use onkos::ops::nll_survival::{NllSurvival, Reduction, risk};
 use onkos::{Device, Ragged, Tape, Tensor};
@@ -72,9 +72,20 @@ fn agrees(path: &Path, file: &Tensors, config: &ModelConfig, shape: &InputShape<
 
 /// Patches of one patient, which are representable in f32.
 fn patches(file: &Tensors, name: &str) -> (PatchShape<f64>, Patches) {
-    let (n, width) = (file.shape(name)[1], file.shape(name)[2]);
+    // With a batch of one, or without any.
+    let shape = file.shape(name);
+    let (n, width) = (shape[shape.len() - 2], shape[shape.len() - 1]);
     let features = Features::F32(Tensor::from_fn(&[n, width], |i| file.get(name)[i] as f32));
     (PatchShape { width, standard: None }, Patches { features, bags: Ragged::uniform(1, n) })
+}
+
+/// Expression by signature, of one patient.
+fn expression(file: &Tensors) -> (Ragged, Genes<f64>) {
+    let signatures = (1..).take_while(|i| file.has(&format!("in.x_omic{i}"))).count();
+    let of = |i: usize| file.get(&format!("in.x_omic{}", i + 1));
+    let widths = Ragged::from_lengths((0..signatures).map(|i| of(i).len()));
+    let values = Tensor::new(&[1, widths.rows()], (0..signatures).flat_map(of).copied().collect()).unwrap();
+    (widths, Genes { values, rows: Ragged::uniform(1, 1) })
 }
 
 fn survpath(path: &Path) {
@@ -86,14 +97,36 @@ fn survpath(path: &Path) {
         head_hidden: size("to_logits.0"),
         ..SurvPathConfig::default()
     });
-    let signatures = (1..).take_while(|i| file.has(&format!("in.x_omic{i}"))).count();
-    let expression = |i: usize| file.get(&format!("in.x_omic{}", i + 1));
-    let widths = Ragged::from_lengths((0..signatures).map(|i| expression(i).len()));
-    let values = Tensor::new(&[1, widths.rows()], (0..signatures).flat_map(expression).copied().collect()).unwrap();
-    let (of_patches, patches) = patches(&file, "in.x_path");
+    agrees_of_both(path, &file, &config);
+}
+
+/// The same, of genes and patches of one patient.
+fn agrees_of_both(path: &Path, file: &Tensors, config: &ModelConfig) {
+    let (widths, genes) = expression(file);
+    let (of_patches, patches) = patches(file, "in.x_path");
     let shape = InputShape { genes: Some(widths), patches: Some(of_patches) };
-    let genes = Some(Genes { values, rows: Ragged::uniform(1, 1) });
-    agrees(path, &file, &config, &shape, &Batch { patients: vec![0], genes, patches: Some(patches) });
+    agrees(path, file, config, &shape, &Batch { patients: vec![0], genes: Some(genes), patches: Some(patches) });
+}
+
+fn mcat(path: &Path) {
+    let file = Tensors::read(path);
+    let size = |name: &str| file.shape(&format!("param.{name}.weight"))[0];
+    let layer = |i: usize| format!("param.path_transformer.layers.{i}.norm1.weight");
+    let config = ModelConfig::from(McatConfig {
+        width: size("wsi_net.0"),
+        encoder_layers: (0..).take_while(|&i| file.has(&layer(i))).count(),
+        encoder_hidden: size("path_transformer.layers.0.linear1"),
+        ..McatConfig::default()
+    });
+    agrees_of_both(path, &file, &config);
+}
+
+#[test]
+fn mcat_agrees_with_the_published_model() {
+    mcat(&golden::path("models/mcat_pathways_concat.safetensors"));
+    if let Some(path) = golden::shared("models/mcat_orig_concat.safetensors") {
+        mcat(&path);
+    }
 }
 
 #[test]

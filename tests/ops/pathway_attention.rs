@@ -152,7 +152,11 @@ fn gradients_are_as_good_as_plain_arithmetic() {
 fn gradient_matches_finite_differences() {
     let bags = [[2, 0, 3], [3, 2, 0]].map(Ragged::from_lengths);
     for how in [(Joint, 2), (Guided, 2)] {
-        assert_gradients_match_finite_differences("pathway attention", apply_as(how, &bags), &inputs_of(how.0, 4, &bags));
+        assert_gradients_match_finite_differences(
+            "pathway attention",
+            apply_as(how, &bags),
+            &inputs_of(how.0, 4, &bags),
+        );
     }
 }
 
@@ -160,7 +164,8 @@ fn gradient_matches_finite_differences() {
 fn tokens_among_themselves_are_tokens_without_patches() {
     let bags = [[5, 0, 34], [0, 0, 0]].map(Ragged::from_lengths);
     let x = inputs::<f64>(8, &bags);
-    let among = |tape: &Tape<f64>, v: &[Var<f64>]| Ok(vec![PathwayAttention { heads: 2 }.among(tape, &v[0], &bags[0])?]);
+    let among =
+        |tape: &Tape<f64>, v: &[Var<f64>]| Ok(vec![PathwayAttention { heads: 2 }.among(tape, &v[0], &bags[0])?]);
     let cot = normal("cotangent", &[39, 8]);
     let (got, grads) = gradients(among, &x[..1], std::slice::from_ref(&cot));
     let (want, both) = gradients(apply(2, &bags), &x, &[cot, Tensor::zeros(&[0, 8])]);
