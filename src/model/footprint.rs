@@ -226,8 +226,9 @@ impl Footprint {
     ///
     /// | what | elements |
     /// |---|---|
-    /// | tokens, and after their dropout; with CADE the entangled ones, too | `2 D` |
+    /// | tokens, and after their dropout or, with CADE, entangled | `2 D` |
     /// | keys, values, and their gradients | `4 D` |
+    /// | the gradient of the tokens that comes of these | `D` |
     ///
     /// and in elements a gene token, besides those of the nets: `3 D` of the co-attention, `12 D + 2 F` of a transformer layer
     /// of either branch, a part for each chunk of patches in the attention.
@@ -244,10 +245,11 @@ impl Footprint {
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
         let layer = (10 + 2 * dropped) * d + (1 + dropped) * f;
         let of_genes = nets + tokens * (3 * d + 2 * c.encoder_layers * layer);
-        let of_patches = patches * (1 + dropped) * d + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens);
+        let after = if c.cade.is_some() { 0 } else { dropped };
+        let of_patches = patches * (1 + after) * d + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens);
         let moments = [
             of_genes + of_patches + patches * 2 * d + tokens * (4 * d + f),
-            nets + tokens * 4 * d + of_patches + patches * 4 * d + slots * d,
+            nets + tokens * 4 * d + of_patches + patches * 5 * d + slots * d,
         ];
         moments.into_iter().max().unwrap_or(0) * WORD + copies
     }
