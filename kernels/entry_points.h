@@ -159,6 +159,14 @@ extern "C" __global__ void softmax_backward_wide(const float* __restrict__ y, co
 extern "C" __global__ void standardize_forward(const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ mean, const float* __restrict__ deviation, float* __restrict__ w, float* __restrict__ b, unsigned int inputs);
 extern "C" __global__ void standardize_backward(const float* __restrict__ gw, const float* __restrict__ gb, const float* __restrict__ mean, const float* __restrict__ deviation, float* __restrict__ dw, unsigned int inputs);
 
+// transport.cu
+extern "C" __global__ void transport_least(const float* __restrict__ x, float* __restrict__ least, unsigned int rows, unsigned int columns);
+extern "C" __global__ void transport_cost(const float* __restrict__ patches, const float* __restrict__ patch_least, const float* __restrict__ genes, const float* __restrict__ gene_least, const unsigned int* __restrict__ patch_offset, const unsigned int* __restrict__ gene_offset, float* __restrict__ cost, unsigned int n, unsigned int g, unsigned int bags, unsigned int columns, unsigned int width);
+extern "C" __global__ void transport_solve(const float* __restrict__ cost, const unsigned int* __restrict__ patch_offset, const unsigned int* __restrict__ gene_offset, float* __restrict__ u, float* __restrict__ plan, unsigned int n, unsigned int bags, unsigned int width, float reg, float power, float tolerance, unsigned int iterations);
+extern "C" __global__ void transport_tiles(const float* __restrict__ patches, const float* __restrict__ plan, const unsigned int* __restrict__ patch_offset, float* __restrict__ parts, unsigned int n, unsigned int bags, unsigned int columns, unsigned int width);
+extern "C" __global__ void transport_join(const float* __restrict__ parts, const unsigned int* __restrict__ patch_offset, const unsigned int* __restrict__ gene_offset, float* __restrict__ out, unsigned int tiles, unsigned int g, unsigned int bags, unsigned int columns, unsigned int width);
+extern "C" __global__ void transport_backward(const float* __restrict__ grad, const float* __restrict__ plan, const unsigned int* __restrict__ patch_offset, const unsigned int* __restrict__ gene_offset, float* __restrict__ dx, unsigned int n, unsigned int g, unsigned int bags, unsigned int columns, unsigned int width);
+
 // matmul_cublaslt.cu
 extern "C" __global__ void matmul_cublaslt_to_bf16_f32(const float* __restrict__ from, __nv_bfloat16* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);
 extern "C" __global__ void matmul_cublaslt_to_bf16_f16(const __half* __restrict__ from, __nv_bfloat16* __restrict__ to, unsigned int rows, unsigned int columns, unsigned int pitch);

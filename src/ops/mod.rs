@@ -25,6 +25,7 @@ pub mod segment_mean;
 pub mod softmax;
 pub mod standardize;
 pub mod tokens;
+pub mod transport;
 
 pub use activation::Activation;
 pub use add::Add;
@@ -44,6 +45,7 @@ pub use segment_mean::SegmentMean;
 pub use softmax::Softmax;
 pub use standardize::Standardize;
 pub use tokens::BagDraws;
+pub use transport::Transport;
 
 use crate::device::Signature;
 
@@ -70,6 +72,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         segment_mean::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,
+        transport::KERNELS,
     ];
     files
         .into_iter()

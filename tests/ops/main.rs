@@ -28,3 +28,4 @@ mod sdir;
 mod segment_mean;
 mod softmax;
 mod standardize;
+mod transport;

@@ -1,0 +1,91 @@
+//! Transport on a CUDA device.
+
+use super::Transport;
+use crate::device::{Gpu, Grid, In, Out, kernels};
+use crate::element::Real;
+use crate::error::Result;
+use crate::shape::Ragged;
+use crate::tensor::Tensor;
+
+kernels! { "transport":
+    /// The least element of each row.
+    fn transport_least(x: In<f32> = rows * columns, least: Out<f32> = rows, rows: u32, columns: u32);
+    /// The cost of each patch and each gene token of its patient.
+    fn transport_cost(patches: In<f32> = n * columns, patch_least: In<f32> = n, genes: In<f32> = g * columns,
+        gene_least: In<f32> = g, patch_offset: In<u32> = bags + 1, gene_offset: In<u32> = bags + 1,
+        cost: Out<f32> = n * width, n: u32, g: u32, bags: u32, columns: u32, width: u32);
+    /// The plan of each bag.
+    fn transport_solve(cost: In<f32> = n * width, patch_offset: In<u32> = bags + 1, gene_offset: In<u32> = bags + 1,
+        u: Out<f32> = n, plan: Out<f32> = n * width, n: u32, bags: u32, width: u32, reg: f32, power: f32, tolerance: f32,
+        iterations: u32);
+    /// The patches of each tile, weighed.
+    fn transport_tiles(patches: In<f32> = n * columns, plan: In<f32> = n * width, patch_offset: In<u32> = bags + 1,
+        parts: Out<f32> = (n / TILE + bags) * width * columns, n: u32, bags: u32, columns: u32, width: u32);
+    /// The sum of the tiles of each bag.
+    fn transport_join(parts: In<f32> = tiles * width * columns, patch_offset: In<u32> = bags + 1,
+        gene_offset: In<u32> = bags + 1, out: Out<f32> = g * columns, tiles: u32, g: u32, bags: u32, columns: u32, width: u32);
+    /// The gradient of the patches.
+    fn transport_backward(grad: In<f32> = g * columns, plan: In<f32> = n * width, patch_offset: In<u32> = bags + 1,
+        gene_offset: In<u32> = bags + 1, dx: Out<f32> = n * columns, n: u32, g: u32, bags: u32, columns: u32, width: u32);
+}
+
+/// Patches of a tile, as in the kernels.
+const TILE: usize = 512;
+
+pub(super) fn forward<T: Real>(
+    gpu: Gpu,
+    op: &Transport,
+    [genes, patches]: [&Tensor<T>; 2],
+    bags: &[Ragged; 2],
+) -> Result<(Tensor<T>, Tensor<T>)> {
+    let ((n, columns), g, width) = (patches.matrix(), bags[0].rows(), bags[0].longest());
+    let least = |x: &Tensor<T>| -> Result<Tensor<T>> {
+        let (rows, columns) = x.matrix();
+        let mut least = gpu.alloc(&[rows])?;
+        transport_least(gpu, Grid::over(rows, 8, 256), x, &mut least, rows as u32, columns as u32)?;
+        Ok(least)
+    };
+    let (gene_offset, patch_offset) = (bags[0].on(gpu)?, bags[1].on(gpu)?);
+    let (b, w, c) = (bags[0].bags() as u32, width as u32, columns as u32);
+    let mut plan = gpu.alloc(&[n, width])?;
+    {
+        let (of_patches, of_genes, mut cost) = (least(patches)?, least(genes)?, gpu.alloc::<T>(&[n, width])?);
+        let (grid, rows) = (Grid::over(n, 8, 256), (n as u32, g as u32));
+        let (p, q) = (&patch_offset, &gene_offset);
+        transport_cost(gpu, grid, patches, &of_patches, genes, &of_genes, p, q, &mut cost, rows.0, rows.1, b, c, w)?;
+        let grid = Grid::new(bags[0].bags(), 256).shared(width * size_of::<f32>());
+        let (reg, power, tolerance) = (op.reg as f32, op.power() as f32, op.tolerance as f32);
+        let mut u = gpu.alloc::<T>(&[n])?;
+        transport_solve(
+            gpu,
+            grid,
+            &cost,
+            p,
+            q,
+            &mut u,
+            &mut plan,
+            n as u32,
+            b,
+            w,
+            reg,
+            power,
+            tolerance,
+            op.iterations,
+        )?;
+    }
+    let tiles = n / TILE + bags[1].bags();
+    let (mut parts, mut out) = (gpu.alloc::<T>(&[tiles * width, columns])?, gpu.alloc(&[g, columns])?);
+    let grid = Grid::new(tiles, 128).times(columns.div_ceil(128));
+    transport_tiles(gpu, grid, patches, &plan, &patch_offset, &mut parts, n as u32, b, c, w)?;
+    let grid = Grid::over(g * columns, 256, 256);
+    transport_join(gpu, grid, &parts, &patch_offset, &gene_offset, &mut out, tiles as u32, g as u32, b, c, w)?;
+    Ok((out, plan))
+}
+
+pub(super) fn backward<T: Real>(gpu: Gpu, plan: &Tensor<T>, bags: &[Ragged; 2], grad: &Tensor<T>) -> Result<Tensor<T>> {
+    let ((n, width), (g, columns)) = (plan.matrix(), grad.matrix());
+    let (gene_offset, patch_offset, mut dx) = (bags[0].on(gpu)?, bags[1].on(gpu)?, gpu.alloc(&[n, columns])?);
+    let (grid, b, c, w) = (Grid::over(n * columns, 256, 256), bags[0].bags() as u32, columns as u32, width as u32);
+    transport_backward(gpu, grid, grad, plan, &patch_offset, &gene_offset, &mut dx, n as u32, g as u32, b, c, w)?;
+    Ok(dx)
+}
