@@ -21,6 +21,7 @@ mod sdir;
 mod segment_mean;
 mod softmax;
 mod standardize;
+mod transport;
 
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,7 @@ pub fn registry() -> Vec<Case> {
         dropout::cases(),
         segment_mean::cases(),
         standardize::cases(),
+        transport::cases(),
         add::cases(),
         concat::cases(),
         gather::cases(),

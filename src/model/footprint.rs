@@ -124,7 +124,7 @@ impl Footprint {
         match &self.model {
             ModelConfig::Fusion(c) => c.width,
             ModelConfig::SurvPath(c) => c.width,
-            ModelConfig::Mcat(c) => c.width,
+            ModelConfig::Mcat(c) | ModelConfig::Motcat(c) => c.width,
             ModelConfig::Abmil(c) => c.width,
             ModelConfig::Snn(_) => 0,
         }
@@ -173,8 +173,12 @@ impl Footprint {
                 let widths = c.widths.iter().sum::<usize>() + HAZARDS;
                 return (always + batch.patients * (self.genes + 4 * widths) * WORD) as u64;
             }
-            ModelConfig::Mcat(c) => {
-                return (always + self.mcat(c, patches, tokens, batch.patients, training)) as u64;
+            ModelConfig::Mcat(c) | ModelConfig::Motcat(c) => {
+                let of_attention = match &self.model {
+                    ModelConfig::Mcat(_) => self.guided(c, patches, batch.patients, training),
+                    _ => self.transport(c, patches, batch.patients, training),
+                };
+                return (always + self.mcat(c, patches, tokens, training, of_attention)) as u64;
             }
             ModelConfig::SurvPath(c) => {
                 return (always + self.survpath(c, patches, tokens, batch.patients, training)) as u64;
@@ -222,36 +226,55 @@ impl Footprint {
         moments.into_iter().max().unwrap_or(0) * WORD + copies
     }
 
-    /// What MCAT takes at once, with tokens of `D` and hidden layers of `F`, in elements a patch token:
-    ///
-    /// | what | elements |
-    /// |---|---|
-    /// | tokens, and after their dropout or, with CADE, entangled | `2 D` |
-    /// | keys, values, and their gradients | `4 D` |
-    /// | the gradient of the tokens that comes of these | `D` |
-    ///
-    /// and in elements a gene token, besides those of the nets: `3 D` of the co-attention, `12 D + 2 F` of a transformer layer
-    /// of either branch, a part for each chunk of patches in the attention.
-    fn mcat(&self, c: &McatConfig, patches: usize, tokens: usize, patients: usize, training: bool) -> usize {
+    /// What MCAT or MOTCat takes at once, with tokens of `D` and hidden layers of `F`, besides their co-attention, in elements a
+    /// patch token: tokens, and after their dropout or, with CADE, entangled, `2 D`. And in elements a gene token, besides those of
+    /// the nets: `3 D` around the co-attention, `8 D + 2 F` of a transformer layer of either branch.
+    fn mcat(&self, c: &McatConfig, patches: usize, tokens: usize, training: bool, attention: CoAttention) -> usize {
         let (d, f) = (c.width, c.encoder_hidden);
         let dropped = usize::from(c.dropout > 0.0);
-        let copies = self.projected(patches) + self.copy(f32::NAME, patches, 2 * d) + self.copy(f32::NAME, 2 * d, d);
-        let slots = self.signatures * (patients + patches / 512);
+        let copies = self.projected(patches) + attention.copies;
         if !training {
-            let packing = patches * 3 * d;
-            let attending = patches * 2 * d + (slots + tokens) * (d + c.heads);
-            return (packing.max(attending) + tokens * 3 * d).max(tokens * (8 * d + f)) * WORD + copies;
+            return (attention.forth + tokens * 3 * d).max(tokens * (8 * d + f)) * WORD + copies;
         }
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
-        let layer = (10 + 2 * dropped) * d + (1 + dropped) * f;
+        let layer = 8 * d + (1 + dropped) * f;
         let of_genes = nets + tokens * (3 * d + 2 * c.encoder_layers * layer);
         let after = if c.cade.is_some() { 0 } else { dropped };
         let of_patches = patches * (1 + after) * d + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens);
         let moments = [
-            of_genes + of_patches + patches * 2 * d + tokens * (4 * d + f),
-            nets + tokens * 4 * d + of_patches + patches * 5 * d + slots * d,
+            of_genes + of_patches + attention.kept + tokens * (4 * d + f),
+            nets + tokens * 4 * d + of_patches + attention.back,
+            nets + tokens * 4 * d + of_patches - patches * after * d + attention.forth,
         ];
         moments.into_iter().max().unwrap_or(0) * WORD + copies
+    }
+
+    /// Keys and values, `2 D` a patch token, their gradients and that of the tokens which comes of them; a part for each chunk of
+    /// patches.
+    fn guided(&self, c: &McatConfig, patches: usize, patients: usize, training: bool) -> CoAttention {
+        let d = c.width;
+        let slots = self.signatures * (patients + patches / 512);
+        let attending = patches * 2 * d + (slots + self.signatures * patients) * (d + c.heads);
+        CoAttention {
+            forth: if training { attending + patches * d } else { attending.max(patches * 3 * d) },
+            kept: patches * 2 * d,
+            back: patches * 5 * d + slots * d,
+            copies: self.copy(f32::NAME, patches, 2 * d) + self.copy(f32::NAME, 2 * d, d),
+        }
+    }
+
+    /// The plan, while it is made costs, scalings and least elements, and then a part for each tile of patches; the gradient
+    /// of the tokens.
+    fn transport(&self, c: &McatConfig, patches: usize, patients: usize, training: bool) -> CoAttention {
+        let (d, s) = (c.width, self.signatures);
+        let making = patches * (s + 2) + s * patients;
+        let tiles = (patches / 512 + patients) * s * d;
+        CoAttention {
+            forth: patches * (d + s) + making.max(tiles),
+            kept: if training { patches * s } else { 0 },
+            back: patches * (s + d),
+            copies: 0,
+        }
     }
 
     fn training(
@@ -337,6 +360,15 @@ impl Footprint {
 
 /// Outputs that a model is taken to have at most: the bins of a discrete-time one.
 const HAZARDS: usize = 16;
+
+/// Elements that a co-attention takes: while it goes forth, patch tokens included, what it keeps, and at once on the way
+/// back; and bytes of copies.
+struct CoAttention {
+    forth: usize,
+    kept: usize,
+    back: usize,
+    copies: usize,
+}
 
 /// Elements that the plug-ins of a model keep besides the tokens of `d` that they are given.
 fn plugged(sdir: &SdirConfig, cade: Option<&Cade>, d: usize, patches: usize, tokens: usize) -> usize {

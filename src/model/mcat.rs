@@ -1,4 +1,5 @@
-//! MCAT: gene tokens that guide what is taken from the patches (Chen et al. 2021).
+//! MCAT: gene tokens that guide what is taken from the patches (Chen et al. 2021); and MOTCat, where optimal transport does (Xu and
+//! Chen 2023).
 //!
 //! ```text
 //! expression [P, sum of genes]           patches [N, L]
@@ -7,8 +8,9 @@
 //! gene tokens [P S, D]                   patch tokens [N, D]
 //!   |---- SDIR: token mask, gain ----------|      if they are switched on
 //!   |---- CADE: token statistics mixed ----|
-//!   |---- queries -------- keys, values ---|
+//!   |---- mcat: queries --- keys, values --|
 //!   |      each gene token attends to all patch tokens of its patient
+//!   |---- motcat: patches are taken to gene tokens by a transport plan
 //!   |                                      |
 //! gene tokens [P S, D]                   patches as the genes see them [P S, D]
 //!   | transformer layers, of their own     | transformer layers, of their own
@@ -19,7 +21,8 @@
 //! log risk [B, 1] or hazard logits [B, K]
 //! ```
 //!
-//! The co-attention is 6 queries by as many keys as there are patches: it is calculated without their matrix.
+//! The co-attention of `mcat` is 6 queries by as many keys as there are patches: it is calculated without their matrix. The plan of
+//! `motcat` ([`Transport`]) has no parameters and passes no gradient to the gene tokens, as published.
 //!
 //! # Where it deviates from the published code
 //! - Any number of signatures; the published code has six groups.
@@ -39,18 +42,22 @@ use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{AttentionPool, Builder, Dense, Encoder, EncoderSize, GeneNets, Pass};
-use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, PathwayAttention};
+use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, PathwayAttention, Transport};
 use crate::shape::Ragged;
 use crate::tape::Var;
 
-/// Sizes and settings of MCAT. The defaults are the published ones.
+/// Sizes and settings of MCAT and of MOTCat. The defaults are the published ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct McatConfig {
     /// Width of a token, `D`, of the gates of the pooling and of the head.
     pub width: usize,
-    /// Heads of the co-attention.
+    /// Heads of the co-attention; 1 in MOTCat.
     pub heads: usize,
+    /// Weight of the entropy of the transport, in MOTCat.
+    pub ot_reg: f64,
+    /// Weight of its marginals.
+    pub ot_tau: f64,
     /// Transformer layers of each branch.
     pub encoder_layers: usize,
     /// Heads of their self-attention.
@@ -73,6 +80,8 @@ impl Default for McatConfig {
         McatConfig {
             width: 256,
             heads: 1,
+            ot_reg: Transport::default().reg,
+            ot_tau: Transport::default().tau,
             encoder_layers: 2,
             encoder_heads: 8,
             encoder_hidden: 512,
@@ -111,8 +120,45 @@ impl McatConfig {
         for (name, p) in [("model.gene_dropout", self.gene_dropout), ("model.dropout", self.dropout)] {
             super::probability(name, p)?;
         }
+        self.transport().check()?;
         self.sdir.check()?;
         self.cade.as_ref().map_or(Ok(()), Cade::check)
+    }
+
+    fn transport(&self) -> Transport {
+        Transport { reg: self.ot_reg, tau: self.ot_tau, ..Transport::default() }
+    }
+}
+
+/// How patches come to gene tokens.
+#[derive(Clone, Debug)]
+enum CoAttention<T> {
+    /// Each gene token attends to them: queries, keys and values, and the layer behind.
+    Attention {
+        queries: Dense<T>,
+        keys: Dense<T>,
+        out: Dense<T>,
+    },
+    Transport(Transport),
+}
+
+impl<T: Real> CoAttention<T> {
+    /// Rows of the gene tokens. Patch tokens are let go of as soon as nothing needs them: without a record nothing else holds
+    /// them.
+    fn forward(&self, pass: &Pass<'_, T>, heads: usize, genes: &Tokens<T>, patches: Tokens<T>) -> Result<Var<T>> {
+        let Tokens { rows, bags } = patches;
+        match self {
+            CoAttention::Attention { queries, keys, out } => {
+                let (queries, keys) = (queries.forward(pass, &genes.rows)?, keys.forward(pass, &rows)?);
+                drop(rows);
+                let attention = PathwayAttention { heads };
+                let guided = attention.guided(pass.tape, (&queries, &genes.bags), (&keys, &bags))?;
+                out.forward(pass, &guided)
+            }
+            CoAttention::Transport(transport) => {
+                Ok(transport.forward(pass.tape, (&genes.rows, &genes.bags), (&rows, &bags))?.0)
+            }
+        }
     }
 }
 
@@ -140,15 +186,13 @@ impl<T: Real> Branch<T> {
     }
 }
 
-/// The layers of MCAT.
+/// The layers of MCAT or MOTCat.
 #[derive(Clone, Debug)]
 pub struct Mcat<T> {
     config: McatConfig,
     genes: GeneNets,
     project: Dense<T>,
-    queries: Dense<T>,
-    keys: Dense<T>,
-    attended: Dense<T>,
+    attention: CoAttention<T>,
     /// Of the patches as the genes see them, and of the genes.
     branches: [Branch<T>; 2],
     hidden: [Dense<T>; 2],
@@ -161,24 +205,35 @@ impl<T: Real> Mcat<T> {
         config: &McatConfig,
         shape: &InputShape<T>,
         outputs: usize,
+        transport: bool,
     ) -> Result<Mcat<T>> {
         let (c, d) = (config.clone(), config.width);
+        if transport && c.heads != 1 {
+            let want = "1 in motcat, whose plan has no heads";
+            return Err(Error::Setting { name: "model.heads", want, value: c.heads.to_string() });
+        }
         let (Some(widths), Some(patches)) = (&shape.genes, &shape.patches) else {
-            let want = "\"fusion\" where there is one modality: mcat needs genes and patches";
-            return Err(Error::Setting { name: "model.name", want, value: "mcat".into() });
+            let want = "\"fusion\" where there is one modality: mcat and motcat need genes and patches";
+            let value = if transport { "motcat" } else { "mcat" };
+            return Err(Error::Setting { name: "model.name", want, value: value.into() });
         };
         let linear = Activation::Identity;
         let genes = b.scope("genes", |b| GeneNets::new(b, widths.clone(), d, d, c.gene_dropout));
         let project = b.scope("patches", |b| patches.project(b, d, Activation::Relu));
-        let [queries, keys, attended] = b.scope("attention", |b| {
-            [("queries", d), ("keys", 2 * d), ("out", d)].map(|(name, outputs)| Dense::new(b, name, d, outputs, linear))
-        });
+        let attention = if transport {
+            CoAttention::Transport(c.transport())
+        } else {
+            let layers = [("queries", d), ("keys", 2 * d), ("out", d)];
+            let [queries, keys, out] =
+                b.scope("attention", |b| layers.map(|(name, outputs)| Dense::new(b, name, d, outputs, linear)));
+            CoAttention::Attention { queries, keys, out }
+        };
         let branches = ["patches", "genes"].map(|name| b.scope(name, |b| Branch::new(b, name, &c)));
         let (hidden, risk) = b.scope("head", |b| {
             let hidden = [("first", 2 * d), ("second", d)].map(|(name, i)| Dense::new(b, name, i, d, Activation::Relu));
             (hidden, super::risk_layer(b, d, outputs))
         });
-        Ok(Mcat { config: c, genes, project, queries, keys, attended, branches, hidden, risk })
+        Ok(Mcat { config: c, genes, project, attention, branches, hidden, risk })
     }
 
     pub(super) fn forward(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Output<T>> {
@@ -210,16 +265,8 @@ impl<T: Real> Mcat<T> {
         let (genes, patches) = plugins.apply(pass, genes, patches, &draws)?;
         let genes = genes.map_or_else(|| Tokens::none(pass, batch.size(), c.width), Ok)?;
         let patches = patches.map_or_else(|| Tokens::none(pass, batch.size(), c.width), Ok)?;
+        let guided = self.attention.forward(pass, c.heads, &genes, patches)?;
         let bags = genes.bags;
-        let guided = {
-            let queries = self.queries.forward(pass, &genes.rows)?;
-            // Patch tokens are let go of as soon as their keys are there: without a record nothing else holds them.
-            let Tokens { rows, bags: of_patches } = patches;
-            let keys = self.keys.forward(pass, &rows)?;
-            drop(rows);
-            PathwayAttention { heads: c.heads }.guided(pass.tape, (&queries, &bags), (&keys, &of_patches))?
-        };
-        let guided = self.attended.forward(pass, &guided)?;
         let each = Ragged::uniform(batch.size(), 1);
         let (mut pooled, mut weights) = (Vec::new(), None);
         for (branch, tokens) in self.branches.iter().zip([&guided, &genes.rows]) {

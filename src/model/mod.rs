@@ -55,6 +55,8 @@ pub enum ModelConfig {
     SurvPath(SurvPathConfig),
     /// Gene tokens that guide what is taken from the patches (Chen et al. 2021).
     Mcat(McatConfig),
+    /// The same with optimal transport in place of attention (Xu and Chen 2023).
+    Motcat(McatConfig),
     /// Attention MIL on slides alone (Ilse et al. 2018), or the mean of the patches.
     Abmil(AbmilConfig),
     /// A self-normalising network on genes alone (Klambauer et al. 2017).
@@ -106,7 +108,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(config) => config.check(),
             ModelConfig::SurvPath(config) => config.check(),
-            ModelConfig::Mcat(config) => config.check(),
+            ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => config.check(),
             ModelConfig::Abmil(config) => config.check(),
             ModelConfig::Snn(config) => config.check(),
         }
@@ -118,6 +120,7 @@ impl ModelConfig {
             ModelConfig::Fusion(_) => "fusion",
             ModelConfig::SurvPath(_) => "survpath",
             ModelConfig::Mcat(_) => "mcat",
+            ModelConfig::Motcat(_) => "motcat",
             ModelConfig::Abmil(_) => "abmil",
             ModelConfig::Snn(_) => "snn",
         }
@@ -135,7 +138,9 @@ impl ModelConfig {
     pub fn needs(&self) -> &'static [Modality] {
         match self {
             ModelConfig::Fusion(_) => &[],
-            ModelConfig::SurvPath(_) | ModelConfig::Mcat(_) => &[Modality::Genes, Modality::Patches],
+            ModelConfig::SurvPath(_) | ModelConfig::Mcat(_) | ModelConfig::Motcat(_) => {
+                &[Modality::Genes, Modality::Patches]
+            }
             ModelConfig::Abmil(_) => &[Modality::Patches],
             ModelConfig::Snn(_) => &[Modality::Genes],
         }
@@ -146,7 +151,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Fusion(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::SurvPath(config) => Some((&mut config.sdir, &mut config.cade)),
-            ModelConfig::Mcat(config) => Some((&mut config.sdir, &mut config.cade)),
+            ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::Abmil(_) | ModelConfig::Snn(_) => None,
         }
     }
@@ -256,7 +261,8 @@ impl<T: Real> Model<T> {
             ModelConfig::SurvPath(config) => {
                 Model::SurvPath(Box::new(SurvPath::new(&mut builder, config, shape, outputs)?))
             }
-            ModelConfig::Mcat(config) => Model::Mcat(Box::new(Mcat::new(&mut builder, config, shape, outputs)?)),
+            ModelConfig::Mcat(c) => Model::Mcat(Box::new(Mcat::new(&mut builder, c, shape, outputs, false)?)),
+            ModelConfig::Motcat(c) => Model::Mcat(Box::new(Mcat::new(&mut builder, c, shape, outputs, true)?)),
             ModelConfig::Abmil(config) => Model::Abmil(Box::new(Abmil::new(&mut builder, config, shape, outputs)?)),
             ModelConfig::Snn(config) => Model::Snn(Snn::new(&mut builder, config, shape, outputs)?),
         };

@@ -14,6 +14,7 @@ use crate::tensor::Tensor;
 /// |---|---|
 /// | `survpath` | mahmoodlab/SurvPath, `models/model_SurvPath.py` |
 /// | `mcat` | mahmoodlab/MCAT, `models/model_coattn.py`, joined side by side; without the biases of scores |
+/// | `motcat` | Innse/MOTCat, `models/model_motcat.py`, likewise |
 /// | `abmil` | mahmoodlab/SurvPath, `models/model_ABMIL.py`, of slides alone; the bias of the scores, which changes nothing, is left out |
 /// | `snn` | the same, `models/model_SNNOmics.py` |
 ///
@@ -26,12 +27,16 @@ pub fn from_published<T: Real>(
 ) -> Result<HashMap<String, Tensor<T>>> {
     let plan = match model {
         ModelConfig::SurvPath(_) => survpath(&tensors),
-        ModelConfig::Mcat(config) => mcat(config, &mut tensors)?,
+        ModelConfig::Mcat(config) => {
+            let mut plan = co_attention(&mut tensors)?;
+            plan.extend(mcat(config, &mut tensors));
+            plan
+        }
+        ModelConfig::Motcat(config) => mcat(config, &mut tensors),
         ModelConfig::Abmil(config) => abmil(config, &mut tensors),
         ModelConfig::Snn(config) => snn(config),
         ModelConfig::Fusion(_) => {
-            let want =
-                "a model of which there is a published implementation: \"survpath\", \"mcat\", \"abmil\" or \"snn\"";
+            let want = "a model of which there is a published implementation: \"survpath\", \"mcat\", \"motcat\", \"abmil\" or \"snn\"";
             return Err(Error::Setting { name: "model.name", want, value: model.name().into() });
         }
     };
@@ -122,8 +127,9 @@ fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
     plan
 }
 
-fn mcat<T: Real>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Result<Plan> {
-    let mut plan = gene_nets(tensors);
+/// The co-attention of MCAT.
+fn co_attention<T: Real>(tensors: &mut HashMap<String, Tensor<T>>) -> Result<Plan> {
+    let mut plan: Plan = whole("attention.out", "coattn.out_proj").into();
     // Theirs has queries, keys and values in one; the first are of the genes and the others of the patches.
     for part in ["weight", "bias"] {
         let name = format!("coattn.in_proj_{part}");
@@ -142,6 +148,12 @@ fn mcat<T: Real>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) 
             plan.push((format!("attention.{ours}.{part}"), vec![of(which)], Shape::Theirs));
         }
     }
+    Ok(plan)
+}
+
+/// All but the co-attention of MCAT and MOTCat.
+fn mcat<T>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {
+    let mut plan = gene_nets(tensors);
     for (ours, theirs) in [("patches", "path"), ("genes", "omic")] {
         for i in 0..config.encoder_layers {
             let (ours, theirs) = (format!("{ours}.encoder.layer{i}"), format!("{theirs}_transformer.layers.{i}"));
@@ -164,13 +176,12 @@ fn mcat<T: Real>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) 
     }
     let layers = [
         ("patches.project", "wsi_net.0"),
-        ("attention.out", "coattn.out_proj"),
         ("head.first", "mm.0"),
         ("head.second", "mm.2"),
         ("head.hazards", "classifier"),
     ];
     plan.extend(layers.iter().flat_map(|layer| whole(layer.0, layer.1)));
-    Ok(plan)
+    plan
 }
 
 fn abmil<T>(config: &AbmilConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {

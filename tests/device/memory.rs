@@ -99,7 +99,10 @@ fn cases() -> Vec<Case> {
         Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
         Case::new("survpath, plugged into", 200, 24, plugged),
         Case::new("mcat", 200, 24, mcat.clone()),
-        Case { patients: 2, ..Case::new("two long bags of mcat", 1300, 12, mcat) },
+        Case { patients: 2, ..Case::new("two long bags of mcat", 1300, 12, mcat.clone()) },
+        Case::new("motcat", 200, 24, ModelConfig::Motcat(mcat.clone())),
+        Case { patients: 2, ..Case::new("two long bags of motcat", 1300, 12, ModelConfig::Motcat(mcat)) },
+        Case::new("motcat, plugged into", 200, 24, ModelConfig::Motcat(guided.clone())),
         Case::new("mcat, plugged into", 200, 24, guided),
     ]
 }

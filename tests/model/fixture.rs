@@ -186,6 +186,11 @@ pub fn everything_of_mcat() -> McatConfig {
     McatConfig { sdir, cade, ..sizes }
 }
 
+/// Small sizes of MOTCat, with the same plug-ins.
+pub fn motcat() -> ModelConfig {
+    ModelConfig::Motcat(McatConfig { heads: 1, ..everything_of_mcat() })
+}
+
 /// Small sizes of the models of one modality.
 pub fn of_one_modality() -> [ModelConfig; 4] {
     let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, ..AbmilConfig::default() };

@@ -93,6 +93,17 @@ fn gradient_of_mcat_matches_finite_differences_in_training() {
     assert_gradient("plain", &config, Loss::Cox, 1, |_| true);
 }
 
+/// The plan of the transport is a constant to the gradient and a function to finite differences, so that only what lies behind
+/// it can be held against them. Its own gradient is held against the published model and in the suite of the op.
+#[test]
+fn gradient_of_motcat_behind_its_plan_matches_finite_differences_in_training() {
+    let config = motcat();
+    for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
+        let behind = |name: &str| ["encoder", "pool", "last", "head"].iter().any(|part| name.contains(part));
+        assert_gradient(&format!("{loss:?}"), &config, loss, outputs, behind);
+    }
+}
+
 #[test]
 fn gradients_of_models_of_one_modality_match_finite_differences_in_training() {
     for config in of_one_modality() {

@@ -108,11 +108,11 @@ fn agrees_of_both(path: &Path, file: &Tensors, config: &ModelConfig) {
     agrees(path, file, config, &shape, &Batch { patients: vec![0], genes: Some(genes), patches: Some(patches) });
 }
 
-fn mcat(path: &Path) {
+fn mcat(path: &Path, of: fn(McatConfig) -> ModelConfig) {
     let file = Tensors::read(path);
     let size = |name: &str| file.shape(&format!("param.{name}.weight"))[0];
     let layer = |i: usize| format!("param.path_transformer.layers.{i}.norm1.weight");
-    let config = ModelConfig::from(McatConfig {
+    let config = of(McatConfig {
         width: size("wsi_net.0"),
         encoder_layers: (0..).take_while(|&i| file.has(&layer(i))).count(),
         encoder_hidden: size("path_transformer.layers.0.linear1"),
@@ -123,9 +123,17 @@ fn mcat(path: &Path) {
 
 #[test]
 fn mcat_agrees_with_the_published_model() {
-    mcat(&golden::path("models/mcat_pathways_concat.safetensors"));
+    mcat(&golden::path("models/mcat_pathways_concat.safetensors"), ModelConfig::Mcat);
     if let Some(path) = golden::shared("models/mcat_orig_concat.safetensors") {
-        mcat(&path);
+        mcat(&path, ModelConfig::Mcat);
+    }
+}
+
+#[test]
+fn motcat_agrees_with_the_published_model() {
+    mcat(&golden::path("models/motcat_concat.safetensors"), ModelConfig::Motcat);
+    if let Some(path) = golden::shared("models/motcat_concat_n130.safetensors") {
+        mcat(&path, ModelConfig::Motcat);
     }
 }
 
