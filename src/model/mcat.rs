@@ -29,6 +29,7 @@
 //! - Bags are ragged, several patients a step.
 //! - Dropout is on what attention gives and not on its probabilities, which are never there as a whole, nor inside the gates of
 //!   the pooling.
+//! - The plan of `motcat` is of all patches of a patient, in training too, where the published code takes some thousand at a time.
 //! - The modalities are joined side by side; of the published choices, the bilinear one is not there.
 //! - Patches are standardised unless `inputs.standardize_patches = false`.
 //! - A patient without expression has no tokens, and both branches pool nothing, which gives zeros; one without slides has gene
@@ -133,12 +134,8 @@ impl McatConfig {
 /// How patches come to gene tokens.
 #[derive(Clone, Debug)]
 enum CoAttention<T> {
-    /// Each gene token attends to them: queries, keys and values, and the layer behind.
-    Attention {
-        queries: Dense<T>,
-        keys: Dense<T>,
-        out: Dense<T>,
-    },
+    /// Each gene token attends to them: its queries, their keys and values, and the layer behind.
+    Attention(Box<[Dense<T>; 3]>),
     Transport(Transport),
 }
 
@@ -148,7 +145,8 @@ impl<T: Real> CoAttention<T> {
     fn forward(&self, pass: &Pass<'_, T>, heads: usize, genes: &Tokens<T>, patches: Tokens<T>) -> Result<Var<T>> {
         let Tokens { rows, bags } = patches;
         match self {
-            CoAttention::Attention { queries, keys, out } => {
+            CoAttention::Attention(layers) => {
+                let [queries, keys, out] = &**layers;
                 let (queries, keys) = (queries.forward(pass, &genes.rows)?, keys.forward(pass, &rows)?);
                 drop(rows);
                 let attention = PathwayAttention { heads };
@@ -224,9 +222,8 @@ impl<T: Real> Mcat<T> {
             CoAttention::Transport(c.transport())
         } else {
             let layers = [("queries", d), ("keys", 2 * d), ("out", d)];
-            let [queries, keys, out] =
-                b.scope("attention", |b| layers.map(|(name, outputs)| Dense::new(b, name, d, outputs, linear)));
-            CoAttention::Attention { queries, keys, out }
+            let layer = |b: &mut Builder<T>| layers.map(|(name, outputs)| Dense::new(b, name, d, outputs, linear));
+            CoAttention::Attention(Box::new(b.scope("attention", layer)))
         };
         let branches = ["patches", "genes"].map(|name| b.scope(name, |b| Branch::new(b, name, &c)));
         let (hidden, risk) = b.scope("head", |b| {
