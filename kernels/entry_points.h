@@ -142,6 +142,11 @@ extern "C" __global__ void sdir_backward(const float* __restrict__ grad, const f
 extern "C" __global__ void sdir_energies(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, double* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int bags, unsigned int chunks, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
 extern "C" __global__ void sdir_scale(const double* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ scale, unsigned int bags, unsigned int chunks);
 
+// segment_max.cu
+extern "C" __global__ void segment_max_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, float* __restrict__ partials, unsigned int* __restrict__ partial_rows, float* __restrict__ y, unsigned int* __restrict__ chosen, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void segment_max_join(const float* __restrict__ partials, const unsigned int* __restrict__ partial_rows, const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int* __restrict__ chosen, unsigned int tiles, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void segment_max_backward(const float* __restrict__ grad, const unsigned int* __restrict__ chosen, float* __restrict__ dx, unsigned int n, unsigned int bags, unsigned int columns);
+
 // segment_mean.cu
 extern "C" __global__ void segment_mean_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, float* __restrict__ partials, float* __restrict__ y, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
 extern "C" __global__ void segment_mean_join(const float* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int tiles, unsigned int bags, unsigned int columns, unsigned int lanes);

@@ -18,6 +18,7 @@ mod linear;
 mod nll_survival;
 mod pathway_attention;
 mod sdir;
+mod segment_max;
 mod segment_mean;
 mod softmax;
 mod standardize;
@@ -114,6 +115,7 @@ pub fn registry() -> Vec<Case> {
         softmax::cases(),
         dropout::cases(),
         segment_mean::cases(),
+        segment_max::cases(),
         standardize::cases(),
         add::cases(),
         concat::cases(),

@@ -21,6 +21,7 @@ pub mod nll_survival;
 mod parallel;
 pub mod pathway_attention;
 pub mod sdir;
+pub mod segment_max;
 pub mod segment_mean;
 pub mod softmax;
 pub mod standardize;
@@ -40,6 +41,7 @@ pub use linear::Linear;
 pub use nll_survival::NllSurvival;
 pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
+pub use segment_max::SegmentMax;
 pub use segment_mean::SegmentMean;
 pub use softmax::Softmax;
 pub use standardize::Standardize;
@@ -67,6 +69,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         nll_survival::KERNELS,
         pathway_attention::KERNELS,
         sdir::KERNELS,
+        segment_max::KERNELS,
         segment_mean::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,

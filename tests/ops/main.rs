@@ -25,6 +25,7 @@ mod nll_survival;
 mod optim;
 mod pathway_attention;
 mod sdir;
+mod segment_max;
 mod segment_mean;
 mod softmax;
 mod standardize;
