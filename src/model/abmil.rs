@@ -1,10 +1,10 @@
-//! Attention MIL on slides alone (Ilse et al. 2018), and the mean of all patches as its floor.
+//! Attention MIL on slides alone (Ilse et al. 2018), and as its floors the mean and the maximum of all patches.
 //!
 //! ```text
 //! patches [N, L]
 //!   | standardise, linear, ReLU, dropout
 //! patch tokens [N, D]
-//!   | gated attention, attention without the gate, or the mean
+//!   | gated attention, attention without the gate, the mean, or the maximum of each channel
 //! [B, D]
 //!   | linear, ReLU, dropout; head: linear
 //! log risk [B, 1] or hazard logits [B, K]
@@ -25,7 +25,7 @@ use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{AttentionPool, Builder, Dense, Pass};
-use crate::ops::{Activation, BagDraws, Dropout, DropoutKind, SegmentMean};
+use crate::ops::{Activation, BagDraws, Dropout, DropoutKind, SegmentMax, SegmentMean};
 use crate::shape::Ragged;
 use crate::tape::Var;
 
@@ -40,13 +40,15 @@ pub enum Pool {
     Plain,
     /// The mean of all tokens.
     Mean,
+    /// The largest element of each channel over all tokens.
+    Max,
 }
 
 /// Sizes and settings of attention MIL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AbmilConfig {
-    /// How the tokens of a patient are pooled: `"gated"`, `"plain"` or `"mean"`.
+    /// How the tokens of a patient are pooled: `"gated"`, `"plain"`, `"mean"` or `"max"`.
     pub pool: Pool,
     /// Width of a token, `D`, and of the layer behind the pooling.
     pub width: usize,
@@ -63,6 +65,11 @@ impl Default for AbmilConfig {
 }
 
 impl AbmilConfig {
+    /// Whether tokens are weighed by an attention, of which there are weights to look at.
+    pub(super) fn attends(&self) -> bool {
+        matches!(self.pool, Pool::Gated | Pool::Plain)
+    }
+
     /// Refuses settings outside their range.
     ///
     /// # Errors
@@ -101,7 +108,7 @@ impl<T: Real> Abmil<T> {
             let project = patches.project(b, d, Activation::Relu);
             let pool = |b: &mut Builder<T>, gated| AttentionPool::new(b, "pool", d, c.attention_width, 1, gated);
             let pool = match c.pool {
-                Pool::Mean => None,
+                Pool::Mean | Pool::Max => None,
                 attention => Some(pool(b, attention == Pool::Gated)),
             };
             (project, pool)
@@ -126,6 +133,7 @@ impl<T: Real> Abmil<T> {
                 let bags = &patches.bags;
                 let tokens = drop(&self.project.forward(pass, &patches.features)?, bags, "patches.dropout")?;
                 match &self.pool {
+                    None if c.pool == Pool::Max => SegmentMax.forward(pass.tape, &tokens, bags)?,
                     None => SegmentMean.forward(pass.tape, &tokens, bags)?,
                     Some(pool) => {
                         let (pooled, attention) = pool.forward(pass, &tokens, bags)?;

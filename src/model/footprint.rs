@@ -313,7 +313,7 @@ const HAZARDS: usize = 16;
 fn like_fusion(c: &AbmilConfig) -> FusionConfig {
     FusionConfig {
         width: c.width,
-        attention_width: if c.pool == Pool::Mean { 0 } else { c.attention_width },
+        attention_width: if c.attends() { c.attention_width } else { 0 },
         gated: c.pool == Pool::Gated,
         patch_activation: Activation::Relu,
         patch_dropout: c.dropout,

@@ -51,7 +51,7 @@ pub enum ModelConfig {
     /// Gene tokens that attend to all tokens, patch tokens that attend to gene tokens (Jaume et al. 2024).
     #[serde(rename = "survpath")]
     SurvPath(SurvPathConfig),
-    /// Attention MIL on slides alone (Ilse et al. 2018), or the mean of the patches.
+    /// Attention MIL on slides alone (Ilse et al. 2018), or the mean or maximum of the patches.
     Abmil(AbmilConfig),
     /// A self-normalising network on genes alone (Klambauer et al. 2017).
     Snn(SnnConfig),

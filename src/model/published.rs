@@ -105,7 +105,7 @@ fn abmil<T>(config: &AbmilConfig, tensors: &mut HashMap<String, Tensor<T>>) -> P
     let mut layers =
         vec![("patches.project", "attention_net.0"), ("head.hidden", "rho.0"), ("head.hazards", "classifier")];
     let mut plan = Plan::new();
-    if config.pool != Pool::Mean {
+    if config.attends() {
         layers.push(("patches.pool.v", "attention_net.3.attention_a.0"));
         let weight = "attention_net.3.attention_c";
         tensors.remove(&format!("{weight}.bias"));

@@ -5,8 +5,8 @@ use onkos::config::{Loss, TrainConfig};
 use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
-    AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, Model, ModelConfig, Recipe, SdirConfig, Source,
-    SurvPathConfig, predict,
+    AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, Model, ModelConfig, Pool, Recipe, SdirConfig,
+    Source, SurvPathConfig, predict,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
@@ -92,6 +92,8 @@ fn cases() -> Vec<Case> {
         Case { patients: 40, ..Case::new("little but genes", 1, 8, base.clone()) },
         Case { patients: 2, ..Case::new("two long bags", 1300, 12, sized(20, 20, 1)) },
         Case::new("attention alone", 200, 24, AbmilConfig { width: 32, attention_width: 48, ..AbmilConfig::default() }),
+        Case::new("the mean alone", 200, 24, AbmilConfig { pool: Pool::Mean, width: 32, ..AbmilConfig::default() }),
+        Case::new("the maximum alone", 200, 24, AbmilConfig { pool: Pool::Max, width: 32, ..AbmilConfig::default() }),
         Case::new("survpath", 200, 24, survpath.clone()),
         Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
         Case::new("survpath, plugged into", 200, 24, plugged),

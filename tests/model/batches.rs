@@ -99,6 +99,20 @@ fn signatures_without_genes_and_of_one_gene_give_finite_risks_and_gradients() {
 }
 
 #[test]
+fn mean_and_maximum_agree_for_a_patient_of_one_patch_alone() {
+    // They have the same parameters, one as the other.
+    let source = Memory::new([(false, 1), (false, 0), (false, 9)]);
+    let of = |pool: &str| {
+        let text = format!("name = \"abmil\"\npool = \"{pool}\"\nwidth = 4\n");
+        let config: ModelConfig = toml::from_str(&text).unwrap();
+        together::<f32>(&source, &config, 1, None)
+    };
+    let (mean, max) = (of("mean"), of("max"));
+    assert_eq!(mean[..2], max[..2]);
+    assert_ne!(mean[2], max[2]);
+}
+
+#[test]
 fn inputs_of_another_width_are_refused_by_name() {
     let config = ModelConfig::Fusion(everything());
     let mut shape = seven().shape::<f32>();

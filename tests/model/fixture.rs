@@ -173,10 +173,11 @@ pub fn everything_of_survpath() -> SurvPathConfig {
 }
 
 /// Small sizes of the models of one modality.
-pub fn of_one_modality() -> [ModelConfig; 4] {
+pub fn of_one_modality() -> [ModelConfig; 5] {
     let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, ..AbmilConfig::default() };
     let snn = SnnConfig { widths: vec![5, 3], ..SnnConfig::default() };
-    [abmil(Pool::Gated).into(), abmil(Pool::Plain).into(), abmil(Pool::Mean).into(), snn.into()]
+    let [gated, plain, mean, max] = [Pool::Gated, Pool::Plain, Pool::Mean, Pool::Max].map(|pool| abmil(pool).into());
+    [gated, plain, mean, max, snn.into()]
 }
 
 /// The same without the gain, whose scale is a constant to the gradient and a function to finite differences.
