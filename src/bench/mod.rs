@@ -15,6 +15,7 @@ mod gather;
 mod grouped_linear;
 mod layer_norm;
 mod linear;
+mod mixstyle;
 mod nll_survival;
 mod pathway_attention;
 mod sdir;
@@ -109,6 +110,7 @@ pub fn registry() -> Vec<Case> {
         pathway_attention::cases(),
         sdir::cases(),
         cade::cases(),
+        mixstyle::cases(),
         cox::cases(),
         nll_survival::cases(),
         layer_norm::cases(),

@@ -17,6 +17,7 @@ pub(crate) mod matmul;
 pub(crate) mod matmul_cublaslt;
 pub(crate) mod matmul_cuda;
 mod matmul_hopper;
+pub mod mixstyle;
 pub mod nll_survival;
 mod parallel;
 pub mod pathway_attention;
@@ -38,6 +39,7 @@ pub use gather::Gather;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use mixstyle::MixStyle;
 pub use nll_survival::NllSurvival;
 pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
@@ -66,6 +68,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
+        mixstyle::KERNELS,
         nll_survival::KERNELS,
         pathway_attention::KERNELS,
         sdir::KERNELS,

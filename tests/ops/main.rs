@@ -21,6 +21,7 @@ mod laws;
 mod layer_norm;
 mod linear;
 mod linear_cublaslt;
+mod mixstyle;
 mod nll_survival;
 mod optim;
 mod pathway_attention;
