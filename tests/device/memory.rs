@@ -10,7 +10,7 @@ use onkos::model::{
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
-use onkos::ops::{Activation, Sdir};
+use onkos::ops::{Activation, MixStyle, Sdir};
 use onkos::train::Objective;
 use onkos::{Device, FeatureType};
 use safetensors::Dtype;
@@ -55,6 +55,10 @@ fn cases() -> Vec<Case> {
     let mask = Sdir::default();
     let survpath = SurvPathConfig { width: 32, attention_width: 16, head_hidden: 8, ..SurvPathConfig::default() };
     let plugged = SurvPathConfig { sdir: SdirConfig::default(), cade: Some(Cade::smooth()), ..survpath.clone() };
+    // Every batch is mixed.
+    let mixstyle = Some(MixStyle { p: 1.0, ..MixStyle::default() });
+    let max = AbmilConfig { pool: Pool::Max, width: 32, ..AbmilConfig::default() };
+    let attention = AbmilConfig { attention_width: 48, ..AbmilConfig::default() };
     vec![
         Case::new("many patches of few features", 300, 16, base.clone()),
         Case::new("few of many", 100, 512, sized(16, 16, 1)),
@@ -93,9 +97,15 @@ fn cases() -> Vec<Case> {
         Case { patients: 2, ..Case::new("two long bags", 1300, 12, sized(20, 20, 1)) },
         Case::new("attention alone", 200, 24, AbmilConfig { width: 32, attention_width: 48, ..AbmilConfig::default() }),
         Case::new("the mean alone", 200, 24, AbmilConfig { pool: Pool::Mean, width: 32, ..AbmilConfig::default() }),
-        Case::new("the maximum alone", 200, 24, AbmilConfig { pool: Pool::Max, width: 32, ..AbmilConfig::default() }),
+        Case::new("the maximum alone", 200, 24, max.clone()),
         Case::new("survpath", 200, 24, survpath.clone()),
         Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
+        Case::new("the maximum alone, of mixed tokens", 200, 24, AbmilConfig { mixstyle, ..max }),
+        Case::new("attention alone, of mixed tokens", 200, 24, AbmilConfig { mixstyle, width: 32, ..attention }),
+        Case::new("mixed tokens, and all else", 200, 24, FusionConfig { mixstyle, ..base.clone() }),
+        Case::new("mixed tokens alone", 200, 24, FusionConfig { mixstyle, ..plain(base) }),
+        Case::new("survpath of mixed tokens", 200, 24, SurvPathConfig { mixstyle, ..survpath }),
+        Case::new("survpath, all plugged into", 200, 24, SurvPathConfig { mixstyle, ..plugged.clone() }),
         Case::new("survpath, plugged into", 200, 24, plugged),
     ]
 }
