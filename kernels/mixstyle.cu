@@ -121,6 +121,20 @@ __device__ __forceinline__ Vec<float> of_bag(const float* __restrict__ table, un
     return Vec<float>::load(table + (size_t)bag * columns, at.column, columns, Vec<float>::fits(table, columns));
 }
 
+// Each row of the tile at this thread's columns, changed by `change`.
+template <class F>
+__device__ __forceinline__ void each_row(const float* __restrict__ from, float* __restrict__ to, Tile tile, unsigned columns,
+                                         Place at, F change) {
+    const bool aligned = Vec<float>::fits(from, columns) && Vec<float>::fits(to, columns);
+    for (size_t row = tile.begin + at.row; row < tile.end; row += at.stride) {
+        const Vec<float> v = Vec<float>::load(from + row * columns, at.column, columns, aligned);
+        Vec<float> changed;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) changed.set(i, change(v[i], i));
+        changed.store(to + row * columns, at.column, columns, aligned);
+    }
+}
+
 // The rows with their new statistics.
 extern "C" __global__ void __launch_bounds__(256)
 mixstyle_forward(const float* __restrict__ x, const unsigned int* __restrict__ offset, const float* __restrict__ own,
@@ -131,13 +145,7 @@ mixstyle_forward(const float* __restrict__ x, const unsigned int* __restrict__ o
     if (at.column >= columns || tile.begin == tile.end) return;
     const Vec<float> m = of_bag(own, tile.bag, columns, at), s = of_bag(scale, tile.bag, columns, at);
     const Vec<float> to = of_bag(shift, tile.bag, columns, at);
-    const bool aligned = Vec<float>::fits(x, columns) && Vec<float>::fits(y, columns);
-    for (size_t row = tile.begin + at.row; row < tile.end; row += at.stride) {
-        Vec<float> v = Vec<float>::load(x + row * columns, at.column, columns, aligned);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) v.set(i, (v[i] - m[i]) * s[i] + to[i]);
-        v.store(y + row * columns, at.column, columns, aligned);
-    }
+    each_row(x, y, tile, columns, at, [&](float v, int i) { return (v - m[i]) * s[i] + to[i]; });
 }
 
 // The gradient with the statistics as constants.
@@ -148,11 +156,5 @@ mixstyle_backward(const float* __restrict__ grad, const unsigned int* __restrict
     const Place at = place(lanes);
     if (at.column >= columns || tile.begin == tile.end) return;
     const Vec<float> s = of_bag(scale, tile.bag, columns, at);
-    const bool aligned = Vec<float>::fits(grad, columns) && Vec<float>::fits(dx, columns);
-    for (size_t row = tile.begin + at.row; row < tile.end; row += at.stride) {
-        Vec<float> g = Vec<float>::load(grad + row * columns, at.column, columns, aligned);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) g.set(i, g[i] * s[i]);
-        g.store(dx + row * columns, at.column, columns, aligned);
-    }
+    each_row(grad, dx, tile, columns, at, [&](float g, int i) { return g * s[i]; });
 }

@@ -25,11 +25,11 @@ __device__ __forceinline__ Tile tile_of(const unsigned* __restrict__ offset, uns
     return {low, begin, last - begin < TILE_ROWS ? last : begin + TILE_ROWS};
 }
 
-// Four columns and every `stride`th of the rows of this thread: `lanes` threads side by side, a power of two.
+// Four columns and every `stride`th of the rows of this thread: `lanes` threads side by side, a power of two. 32 bits are
+// enough for 65,535 blocks of 1024 columns, and in 64 the compiler splits 16-byte stores.
 struct Place {
-    unsigned row, stride;
-    size_t column;
+    unsigned row, stride, column;
 };
 __device__ __forceinline__ Place place(unsigned lanes) {
-    return {threadIdx.x / lanes, blockDim.x / lanes, 4 * ((size_t)blockIdx.y * lanes + threadIdx.x % lanes)};
+    return {threadIdx.x / lanes, blockDim.x / lanes, 4 * (blockIdx.y * lanes + threadIdx.x % lanes)};
 }
