@@ -121,6 +121,13 @@ extern "C" __global__ void layer_norm_chunks_wide(const float* __restrict__ x, c
 extern "C" __global__ void linear_inner(const float* __restrict__ grad, const float* __restrict__ kept, float* __restrict__ inner, float* __restrict__ sums, unsigned int rows, unsigned int columns, unsigned int chunk, unsigned int function);
 extern "C" __global__ void linear_bias(const float* __restrict__ sums, float* __restrict__ bias, unsigned int chunks, unsigned int columns);
 
+// mixstyle.cu
+extern "C" __global__ void mixstyle_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, double* __restrict__ mean, double* __restrict__ squares, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void mixstyle_join(const double* __restrict__ tile_mean, const double* __restrict__ tile_squares, const unsigned int* __restrict__ offset, double* __restrict__ mean, double* __restrict__ deviation, unsigned int tiles, unsigned int bags, unsigned int columns, double eps);
+extern "C" __global__ void mixstyle_blend(const double* __restrict__ mean, const double* __restrict__ deviation, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ partner, const double* __restrict__ lambda, float* __restrict__ own, float* __restrict__ scale, float* __restrict__ shift, unsigned int bags, unsigned int columns);
+extern "C" __global__ void mixstyle_forward(const float* __restrict__ x, const unsigned int* __restrict__ offset, const float* __restrict__ own, const float* __restrict__ scale, const float* __restrict__ shift, float* __restrict__ y, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void mixstyle_backward(const float* __restrict__ grad, const unsigned int* __restrict__ offset, const float* __restrict__ scale, float* __restrict__ dx, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+
 // nll_survival.cu
 extern "C" __global__ void nll_survival_forward(const float* __restrict__ logits, const unsigned int* __restrict__ outcome, float* __restrict__ gradient, double* __restrict__ partials, float* __restrict__ loss, unsigned int patients, unsigned int bins, unsigned int chunk, double alpha, double eps, double divisor);
 extern "C" __global__ void nll_survival_sum(const double* __restrict__ partials, float* __restrict__ loss, unsigned int chunks, double divisor);
@@ -141,6 +148,11 @@ extern "C" __global__ void sdir_forward(const float* __restrict__ x, const unsig
 extern "C" __global__ void sdir_backward(const float* __restrict__ grad, const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, const float* __restrict__ scale, float* __restrict__ dx, unsigned int rows, unsigned int columns, unsigned int bags, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold, float factor, unsigned int gain, float gamma, float k, float temperature);
 extern "C" __global__ void sdir_energies(const float* __restrict__ x, const unsigned int* __restrict__ offset, const unsigned int* __restrict__ patients, const unsigned int* __restrict__ rescued, double* __restrict__ partials, unsigned int rows, unsigned int columns, unsigned int bags, unsigned int chunks, unsigned long long seed, unsigned int epoch, unsigned int purpose, unsigned int threshold);
 extern "C" __global__ void sdir_scale(const double* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ scale, unsigned int bags, unsigned int chunks);
+
+// segment_max.cu
+extern "C" __global__ void segment_max_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, float* __restrict__ partials, unsigned int* __restrict__ partial_rows, float* __restrict__ y, unsigned int* __restrict__ chosen, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void segment_max_join(const float* __restrict__ partials, const unsigned int* __restrict__ partial_rows, const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int* __restrict__ chosen, unsigned int tiles, unsigned int bags, unsigned int columns, unsigned int lanes);
+extern "C" __global__ void segment_max_backward(const float* __restrict__ grad, const unsigned int* __restrict__ chosen, float* __restrict__ dx, unsigned int n, unsigned int bags, unsigned int columns);
 
 // segment_mean.cu
 extern "C" __global__ void segment_mean_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, float* __restrict__ partials, float* __restrict__ y, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);

@@ -2,37 +2,7 @@
 // Page: src/ops/segment_mean/mod.rs.
 // One block a tile of 128 rows of one bag, its threads over rows and columns; tiles of a long bag are added in their order
 // by a second kernel, so a bag gives the same bits in any batch. Floor: 4 bytes an element each way.
-#include "block.cuh"
-
-constexpr unsigned TILE = 128;  // rows
-
-// Where the tiles of bag b begin: at least as many apart as the bag has tiles, so a block finds its own without a table.
-__device__ __forceinline__ unsigned first_tile(const unsigned* __restrict__ offset, unsigned b) { return offset[b] / TILE + b; }
-
-// The bag of a tile and the rows of it; none where the places of a bag are more than its tiles.
-struct Tile {
-    unsigned bag, begin, end;
-};
-__device__ __forceinline__ Tile tile_of(const unsigned* __restrict__ offset, unsigned bags, unsigned tile) {
-    unsigned low = 0, high = bags - 1;
-    while (low < high) {
-        const unsigned middle = low + (high - low + 1) / 2;
-        if (first_tile(offset, middle) <= tile) low = middle;
-        else high = middle - 1;
-    }
-    const unsigned last = offset[low + 1], before = (tile - first_tile(offset, low)) * TILE;
-    const unsigned begin = last - offset[low] < before ? last : offset[low] + before;
-    return {low, begin, last - begin < TILE ? last : begin + TILE};
-}
-
-// Four columns and every `stride`th of the rows of this thread: `lanes` threads side by side, a power of two.
-struct Place {
-    unsigned row, stride;
-    size_t column;
-};
-__device__ __forceinline__ Place place(unsigned lanes) {
-    return {threadIdx.x / lanes, blockDim.x / lanes, 4 * ((size_t)blockIdx.y * lanes + threadIdx.x % lanes)};
-}
+#include "segment.cuh"
 
 // Adds the sums of the threads of one column in the order of their rows; the first row's get the total.
 __device__ __forceinline__ float4 column_sum(float4 sum, Place at, unsigned lanes) {
@@ -74,7 +44,7 @@ segment_mean_tiles(const float* __restrict__ x, const unsigned int* __restrict__
     const Place at = place(lanes);
     float4 sum = column_sum(row_sum(x, tile.begin, tile.end, columns, at), at, lanes);
     if (at.row > 0) return;
-    if (length > TILE) return store(sum, partials + (size_t)blockIdx.x * columns, at.column, columns, Vec<float>::fits(partials, columns));
+    if (length > TILE_ROWS) return store(sum, partials + (size_t)blockIdx.x * columns, at.column, columns, Vec<float>::fits(partials, columns));
     const float rows = length ? length : 1;
     sum = make_float4(sum.x / rows, sum.y / rows, sum.z / rows, sum.w / rows);
     store(sum, y + (size_t)tile.bag * columns, at.column, columns, Vec<float>::fits(y, columns));
@@ -85,9 +55,9 @@ extern "C" __global__ void __launch_bounds__(256)
 segment_mean_join(const float* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ y,
                   unsigned int /* tiles */, unsigned int /* bags */, unsigned int columns, unsigned int lanes) {
     const unsigned bag = blockIdx.x, length = offset[bag + 1] - offset[bag], begin = first_tile(offset, bag);
-    if (length <= TILE) return;  // the whole block
+    if (length <= TILE_ROWS) return;  // the whole block
     const Place at = place(lanes);
-    float4 sum = column_sum(row_sum(partials, begin, begin + (length + TILE - 1) / TILE, columns, at), at, lanes);
+    float4 sum = column_sum(row_sum(partials, begin, begin + (length + TILE_ROWS - 1) / TILE_ROWS, columns, at), at, lanes);
     if (at.row > 0) return;
     const float rows = length;
     sum = make_float4(sum.x / rows, sum.y / rows, sum.z / rows, sum.w / rows);

@@ -189,6 +189,12 @@ impl RunConfig {
         for (name, ok, want, value) in [
             ("train.epochs", t.epochs > 0, "at least 1", t.epochs.to_string()),
             ("train.batch", t.batch > 0, "at least 1", t.batch.to_string()),
+            (
+                "train.batch",
+                t.batch > 1 || !self.model.mixes_patients(),
+                "at least 2 with model.mixstyle, which mixes the patients of a batch",
+                t.batch.to_string(),
+            ),
             ("train.patches_per_batch", t.patches_per_batch > 0, "at least 1", t.patches_per_batch.to_string()),
             ("train.bins", (2..=1000).contains(&t.bins), "between 2 and 1000", t.bins.to_string()),
             ("train.nll_alpha", (0.0..=1.0).contains(&t.nll_alpha), "between 0 and 1", t.nll_alpha.to_string()),

@@ -233,8 +233,8 @@ pub enum Error {
         /// The patient.
         case: String,
     },
-    /// There is no attention over patches where there are no patches.
-    #[error("{who} has no slides, so there is no attention to show; {advice}")]
+    /// There is no attention over patches where there are no patches, or nothing weighs them.
+    #[error("{who} has no slides, or no attention over them, so there is none to show; {advice}")]
     NoAttention {
         /// The cohort or the model.
         who: String,

@@ -15,9 +15,11 @@ mod gather;
 mod grouped_linear;
 mod layer_norm;
 mod linear;
+mod mixstyle;
 mod nll_survival;
 mod pathway_attention;
 mod sdir;
+mod segment_max;
 mod segment_mean;
 mod softmax;
 mod standardize;
@@ -109,12 +111,14 @@ pub fn registry() -> Vec<Case> {
         pathway_attention::cases(),
         sdir::cases(),
         cade::cases(),
+        mixstyle::cases(),
         cox::cases(),
         nll_survival::cases(),
         layer_norm::cases(),
         softmax::cases(),
         dropout::cases(),
         segment_mean::cases(),
+        segment_max::cases(),
         standardize::cases(),
         transport::cases(),
         add::cases(),

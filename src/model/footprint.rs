@@ -8,7 +8,7 @@ use crate::ops::attention_mil::Room;
 use crate::ops::cade::{Bandwidth, Statistics};
 use crate::ops::linear::grad_weight_bytes;
 use crate::ops::matmul_cublaslt::copy_bytes;
-use crate::ops::{Activation, Cade, Sdir};
+use crate::ops::{Activation, Cade, MixStyle, Sdir};
 
 /// What decides how much a batch takes, besides the batch.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ struct Chain<'a> {
     /// The layer that gives the tokens keeps something else than its result.
     argument: bool,
     dropout: bool,
+    /// Their channel statistics are mixed between patients: the result is another tensor, and nothing keeps the argument.
+    mixed: bool,
     sdir: Option<&'a Sdir>,
     /// They are entangled, unless no patient is drawn.
     cade: Option<&'a Cade>,
@@ -77,7 +79,7 @@ impl Chain<'_> {
         // A mask without a gain is applied by the entanglement.
         let masked = gains || (self.sdir.is_some() && self.cade.is_none());
         // What the mask or the gain reads, if it is not what the layer keeps in any case.
-        let dropped = self.argument || self.dropout;
+        let dropped = self.argument || self.dropout || self.mixed;
         let reads = self.cade.is_some_and(|cade| cade.statistics == Statistics::Differentiated);
         let (attention, gave) = match (self.cade.is_some(), masked) {
             (true, masked) => (true, reads && masked),
@@ -204,7 +206,7 @@ impl Footprint {
     ///
     /// | what | elements |
     /// |---|---|
-    /// | tokens, and normalised | `2 D`; with CADE the entangled ones, too |
+    /// | tokens, and normalised | `2 D`; with CADE the entangled ones, with MixStyle the mixed ones, too |
     /// | queries, keys, values; what is attended to | `4 E + H` |
     /// | normalised, the argument of GELU, what the second layer reads and gives | `4 E` |
     /// | the gradient of a layer norm at the end, and of its argument | `2 E` |
@@ -221,7 +223,8 @@ impl Footprint {
             return packing.max(attending).max(tokens * 3 * d) * WORD + copies;
         }
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
-        let kept = nets + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens) + n * (2 * d + 4 * e + h);
+        let kept =
+            nets + plugged(&c.sdir, c.cade.as_ref(), c.mixstyle.as_ref(), d, patches, tokens) + n * (2 * d + 4 * e + h);
         let moments = [kept + n * 6 * e, kept + n * (4 * e + h) + slots * 3 * e];
         moments.into_iter().max().unwrap_or(0) * WORD + copies
     }
@@ -240,7 +243,8 @@ impl Footprint {
         let layer = 8 * d + (1 + dropped) * f;
         let of_genes = nets + tokens * (3 * d + 2 * c.encoder_layers * layer);
         let after = if c.cade.is_some() { 0 } else { dropped };
-        let of_patches = patches * (1 + after) * d + plugged(&c.sdir, c.cade.as_ref(), d, patches, tokens);
+        let of_patches =
+            patches * (1 + after) * d + plugged(&c.sdir, c.cade.as_ref(), c.mixstyle.as_ref(), d, patches, tokens);
         let moments = [
             of_genes + of_patches + attention.kept + tokens * (4 * d + f),
             nets + tokens * 4 * d + of_patches + attention.back,
@@ -291,10 +295,12 @@ impl Footprint {
         let of_patches = Chain {
             argument: c.patch_activation.keeps_argument(),
             dropout: c.patch_dropout > 0.0,
+            mixed: c.mixstyle.is_some(),
             sdir: c.sdir.patches.as_ref(),
             cade,
         };
-        let of_genes = Chain { argument: false, dropout: c.gene_dropout > 0.0, sdir: c.sdir.genes.as_ref(), cade };
+        let of_genes =
+            Chain { argument: false, dropout: c.gene_dropout > 0.0, mixed: false, sdir: c.sdir.genes.as_ref(), cade };
         let (p, mut g) = (side(c, patches, patients, of_patches), side(c, tokens, patients, of_genes));
         // The hidden layer of the gene nets, before and after its dropout.
         let gene_hidden = tokens * c.gene_hidden * WORD;
@@ -315,6 +321,12 @@ impl Footprint {
             // The tokens of patches are made, where those of genes are there.
             g.kept + projection + argument + self.projected(patches),
             g.tokens + 2 * gene_hidden + gene_input + gene_weight,
+            // Those of patches are mixed between patients: as they were and as they are, and what is known of their tiles.
+            if of_patches.mixed {
+                g.kept + projection + argument + 2 * p.tokens + tiles(c, patches, patients)
+            } else {
+                0
+            },
             // The attention over genes is there, that over patches begins.
             p.kept + g.kept + p.attention.forth.max(g.attention.forth) + 2 * joined,
             // The head goes back: its input and that before its dropout, with their gradients.
@@ -371,21 +383,30 @@ struct CoAttention {
 }
 
 /// Elements that the plug-ins of a model keep besides the tokens of `d` that they are given.
-fn plugged(sdir: &SdirConfig, cade: Option<&Cade>, d: usize, patches: usize, tokens: usize) -> usize {
+fn plugged(
+    sdir: &SdirConfig,
+    cade: Option<&Cade>,
+    mixstyle: Option<&MixStyle>,
+    d: usize,
+    patches: usize,
+    tokens: usize,
+) -> usize {
     let of_cade = match cade {
         Some(cade) if cade.statistics == Statistics::Differentiated => (patches + tokens) * (d + 30),
         Some(_) => (patches + tokens) * (d + 4),
         None => 0,
     };
     let gained = sdir.genes.is_some_and(|sdir| sdir.gain.is_active());
-    of_cade + if gained { tokens * d } else { 0 }
+    // Patch tokens before and after they are mixed between patients.
+    let mixed = if mixstyle.is_some() { patches * d } else { 0 };
+    of_cade + mixed + if gained { tokens * d } else { 0 }
 }
 
 /// Attention MIL as the fusion model of slides alone that has the same tensors of patches.
 fn like_fusion(c: &AbmilConfig) -> FusionConfig {
     FusionConfig {
         width: c.width,
-        attention_width: if c.pool == Pool::Mean { 0 } else { c.attention_width },
+        attention_width: if c.attends() { c.attention_width } else { 0 },
         gated: c.pool == Pool::Gated,
         patch_activation: Activation::Relu,
         patch_dropout: c.dropout,
@@ -393,8 +414,15 @@ fn like_fusion(c: &AbmilConfig) -> FusionConfig {
         head_dropout: c.dropout,
         sdir: SdirConfig::OFF,
         cade: None,
+        mixstyle: c.mixstyle,
         ..FusionConfig::default()
     }
+}
+
+/// Mean and squares of each tile of a bag in f64, and of each bag, with what becomes of them.
+fn tiles(c: &FusionConfig, n: usize, patients: usize) -> usize {
+    let doubles = 2 * size_of::<f64>();
+    c.width * ((n / 128 + patients) * doubles + patients * (doubles + 3 * WORD))
 }
 
 /// One modality of `n` tokens.

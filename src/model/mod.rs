@@ -39,7 +39,7 @@ use crate::data::Modality;
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Dense, Params, Pass};
-use crate::ops::{Activation, Cade};
+use crate::ops::{Activation, Cade, MixStyle};
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
@@ -57,7 +57,7 @@ pub enum ModelConfig {
     Mcat(McatConfig),
     /// The same with optimal transport in place of attention (Xu and Chen 2023).
     Motcat(McatConfig),
-    /// Attention MIL on slides alone (Ilse et al. 2018), or the mean of the patches.
+    /// Attention MIL on slides alone (Ilse et al. 2018), or the mean or maximum of the patches.
     Abmil(AbmilConfig),
     /// A self-normalising network on genes alone (Klambauer et al. 2017).
     Snn(SnnConfig),
@@ -153,6 +153,28 @@ impl ModelConfig {
             ModelConfig::SurvPath(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::Abmil(_) | ModelConfig::Snn(_) => None,
+        }
+    }
+
+    /// The setting of MixStyle, of a model that has patch tokens; `None` for one that has none.
+    pub fn mixstyle_mut(&mut self) -> Option<&mut Option<MixStyle>> {
+        match self {
+            ModelConfig::Fusion(config) => Some(&mut config.mixstyle),
+            ModelConfig::SurvPath(config) => Some(&mut config.mixstyle),
+            ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => Some(&mut config.mixstyle),
+            ModelConfig::Abmil(config) => Some(&mut config.mixstyle),
+            ModelConfig::Snn(_) => None,
+        }
+    }
+
+    /// Whether what a patient is trained with depends on who else is in the batch.
+    pub fn mixes_patients(&self) -> bool {
+        match self {
+            ModelConfig::Fusion(config) => config.mixstyle.is_some(),
+            ModelConfig::SurvPath(config) => config.mixstyle.is_some(),
+            ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => config.mixstyle.is_some(),
+            ModelConfig::Abmil(config) => config.mixstyle.is_some(),
+            ModelConfig::Snn(_) => false,
         }
     }
 }

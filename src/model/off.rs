@@ -37,7 +37,7 @@ pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: 
 mod tests {
     use crate::config::RunConfig;
     use crate::model::{FusionConfig, ModelConfig};
-    use crate::ops::Cade;
+    use crate::ops::{Cade, MixStyle};
 
     #[test]
     fn false_switches_a_part_off_and_survives_a_round_trip() {
@@ -47,6 +47,24 @@ mod tests {
         assert_eq!((fusion.cade, fusion.sdir.genes), (None, None));
         assert_eq!(fusion.sdir.patches, FusionConfig::default().sdir.patches);
         assert_eq!(toml::from_str::<RunConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn mixstyle_is_off_until_it_is_given_and_is_refused_where_nobody_can_be_mixed() {
+        for name in ["fusion", "survpath", "abmil"] {
+            let run = |more: &str| toml::from_str::<RunConfig>(&format!("[model]\nname = \"{name}\"\n{more}")).unwrap();
+            assert_eq!(run("").model.mixstyle_mut(), Some(&mut None), "{name}");
+            let mut given = run("[model.mixstyle]\nalpha = 0.3\n");
+            assert_eq!(given.model.mixstyle_mut(), Some(&mut Some(MixStyle { alpha: 0.3, ..MixStyle::default() })));
+            assert!(given.check().is_ok());
+            let alone = run("[model.mixstyle]\n[train]\nbatch = 1\n").check().unwrap_err();
+            let want =
+                "train.batch must be at least 2 with model.mixstyle, which mixes the patients of a batch, but is 1";
+            assert_eq!(alone.to_string(), want);
+            let wrong = run("[model.mixstyle]\np = 2.0\n").model.check().unwrap_err();
+            assert_eq!(wrong.to_string(), "mixstyle.p must be between 0 and 1, but is 2");
+        }
+        assert!(toml::from_str::<RunConfig>("[model]\nname = \"snn\"\n[model.mixstyle]\n").is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is plugged into a model where its gene tokens and its patch tokens meet: the token mask and gain (SDIR), and the
-//! mixing of token statistics (CADE).
+//! mixing of token statistics (CADE); and before them, on patch tokens alone, the mixing of channel statistics between
+//! patients (MixStyle), the unimodal ancestor of CADE.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +8,7 @@ use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::Pass;
 use crate::ops::sdir::Gain;
-use crate::ops::{BagDraws, Cade, Sdir};
+use crate::ops::{BagDraws, Cade, MixStyle, Sdir};
 use crate::shape::Ragged;
 use crate::tape::Var;
 
@@ -72,10 +73,24 @@ pub(super) type Both<T> = (Option<Tokens<T>>, Option<Tokens<T>>);
 pub(super) struct Plugins<'a> {
     pub(super) sdir: &'a SdirConfig,
     pub(super) cade: Option<&'a Cade>,
+    pub(super) mixstyle: Option<&'a MixStyle>,
+}
+
+/// Patch tokens with their channel statistics mixed between the patients of the batch, in training.
+pub(super) fn mix<T: Real>(
+    pass: &Pass<'_, T>,
+    mixstyle: Option<&MixStyle>,
+    patches: Tokens<T>,
+    draws: &impl Fn(&str) -> Option<BagDraws>,
+) -> Result<Tokens<T>> {
+    let Some(mixstyle) = mixstyle else { return Ok(patches) };
+    let rows = mixstyle.forward(pass.tape, &patches.rows, &patches.bags, draws("mixstyle").as_ref())?;
+    Ok(Tokens { rows, ..patches })
 }
 
 impl Plugins<'_> {
-    /// The tokens, rebalanced and, where there are both, entangled. `draws` gives those of a purpose, absent in evaluation.
+    /// The tokens, those of patches mixed between patients, all rebalanced and, where there are both, entangled. `draws` gives
+    /// those of a purpose, absent in evaluation.
     pub(super) fn apply<T: Real>(
         &self,
         pass: &Pass<'_, T>,
@@ -83,6 +98,7 @@ impl Plugins<'_> {
         patches: Option<Tokens<T>>,
         draws: &impl Fn(&str) -> Option<BagDraws>,
     ) -> Result<Both<T>> {
+        let patches = patches.map(|patches| mix(pass, self.mixstyle, patches, draws)).transpose()?;
         Ok(match (self.rebalance(pass, genes, patches, draws)?, self.cade) {
             ((Some(g), Some(p)), Some(cade)) => {
                 let [rows_g, rows_p] = self.entangle(pass, cade, [&g, &p], draws)?;

@@ -75,7 +75,8 @@ impl Predictor {
     /// order. No more than a batch is held at a time.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict); [`Error::NoAttention`] if the model or the cohort has no slides; what `each` refuses.
+    /// As [`predict`](Self::predict); [`Error::NoAttention`] if the model or the cohort has no slides or
+    /// the model no attention; what `each` refuses.
     pub fn attend(
         &self,
         cohort: &Cohort,
@@ -96,7 +97,7 @@ impl Predictor {
             };
             let (raw, attention) = read().map_err(|error| source.explain(error))?;
             let Some(weights) = attention else {
-                let advice = "name a run whose model is fusion or abmil and was trained on slides";
+                let advice = "name a run whose model is fusion, or abmil with an attention, and was trained on slides";
                 let who = format!("the model of {} ({})", self.recipe.source, self.recipe.model.name());
                 return Err(Error::NoAttention { who, advice });
             };

@@ -187,7 +187,7 @@ fn mcat<T>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Pla
 fn abmil<T>(config: &AbmilConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Plan {
     let layers = [("patches.project", "attention_net.0"), ("head.hidden", "rho.0"), ("head.hazards", "classifier")];
     let mut plan: Plan = layers.iter().flat_map(|layer| whole(layer.0, layer.1)).collect();
-    if config.pool != Pool::Mean {
+    if config.attends() {
         plan.extend(pool("patches.pool", "attention_net.3", config.pool == Pool::Gated, tensors));
     }
     plan

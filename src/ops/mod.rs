@@ -17,10 +17,12 @@ pub(crate) mod matmul;
 pub(crate) mod matmul_cublaslt;
 pub(crate) mod matmul_cuda;
 mod matmul_hopper;
+pub mod mixstyle;
 pub mod nll_survival;
 mod parallel;
 pub mod pathway_attention;
 pub mod sdir;
+pub mod segment_max;
 pub mod segment_mean;
 pub mod softmax;
 pub mod standardize;
@@ -38,9 +40,11 @@ pub use gather::Gather;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use mixstyle::MixStyle;
 pub use nll_survival::NllSurvival;
 pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
+pub use segment_max::SegmentMax;
 pub use segment_mean::SegmentMean;
 pub use softmax::Softmax;
 pub use standardize::Standardize;
@@ -66,9 +70,11 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
+        mixstyle::KERNELS,
         nll_survival::KERNELS,
         pathway_attention::KERNELS,
         sdir::KERNELS,
+        segment_max::KERNELS,
         segment_mean::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,

@@ -9,7 +9,7 @@ use super::preset::{Mode, Plugin, Preset};
 use crate::config::{RunConfig, Select};
 use crate::error::{Error, Result, toml_error, without_types};
 use crate::model::SdirConfig;
-use crate::ops::Cade;
+use crate::ops::{Cade, MixStyle};
 use crate::run::file_name;
 
 /// A study file as it is written. Paths are relative to it. What is a choice of words is looked at later, so that all
@@ -24,7 +24,7 @@ pub(super) struct StudyFile {
     #[serde(default = "yes")]
     pub(super) others: bool,
     hosts: Vec<HostEntry>,
-    #[serde(default = "every_plugin")]
+    #[serde(default = "of_the_paper")]
     plugins: Vec<String>,
     seeds: Vec<u64>,
     #[serde(default = "strict")]
@@ -44,6 +44,8 @@ pub(super) struct StudyFile {
     sdir: Table,
     cade: Option<Table>,
     #[serde(default)]
+    mixstyle: Table,
+    #[serde(default)]
     train: Table,
     #[serde(default)]
     inputs: Table,
@@ -59,6 +61,8 @@ struct HostEntry {
     #[serde(default)]
     cade: Table,
     #[serde(default)]
+    mixstyle: Table,
+    #[serde(default)]
     model: Table,
     #[serde(default)]
     train: Table,
@@ -69,8 +73,8 @@ struct HostEntry {
 fn yes() -> bool {
     true
 }
-fn every_plugin() -> Vec<String> {
-    Plugin::ALL.map(|plugin| plugin.name().to_owned()).into()
+fn of_the_paper() -> Vec<String> {
+    Plugin::OF_THE_PAPER.map(|plugin| plugin.name().to_owned()).into()
 }
 fn strict() -> String {
     Mode::Strict.name().into()
@@ -119,6 +123,8 @@ pub struct Host {
     pub sdir: SdirConfig,
     /// CADE where it is plugged in.
     pub cade: Cade,
+    /// MixStyle where it is plugged in.
+    pub mixstyle: MixStyle,
     /// Its settings, with nothing plugged in. The seed is that of the cell.
     pub config: RunConfig,
 }
@@ -130,6 +136,7 @@ struct Start {
     plugins: Vec<Plugin>,
     sdir: SdirConfig,
     cade: Cade,
+    mixstyle: MixStyle,
 }
 
 impl StudyFile {
@@ -179,7 +186,8 @@ impl StudyFile {
             None => preset.cade(),
             Some(table) => section("[cade]", table.clone(), &mut wrong).unwrap_or_default(),
         };
-        let start = Start { mode, preset, plugins, sdir, cade };
+        let mixstyle = section("[mixstyle]", self.mixstyle.clone(), &mut wrong).unwrap_or_default();
+        let start = Start { mode, preset, plugins, sdir, cade, mixstyle };
         let hosts = self.hosts.iter().filter_map(|host| self.host(host, &start, &mut wrong)).collect();
         let stem = path.file_stem().map_or("study".into(), |stem| stem.to_string_lossy().into_owned());
         Settings {
@@ -209,7 +217,7 @@ impl StudyFile {
             Some(words) => plugins("plugins", words, &mut wrong),
             None => start.plugins.clone(),
         };
-        for key in ["sdir", "cade"] {
+        for key in ["sdir", "cade", "mixstyle"] {
             let here = host.model.contains_key(key);
             wrong(here.then(|| format!("take {key} out of [model]; in a study it is [{key}], or {key} of the host")));
         }
@@ -220,6 +228,9 @@ impl StudyFile {
         lay(&mut cade, &host.cade);
         let sdir: Option<SdirConfig> = section("[sdir]", sdir, &mut wrong);
         let cade: Option<Cade> = section("[cade]", cade, &mut wrong);
+        let mut mixstyle = Table::try_from(start.mixstyle).expect(written);
+        lay(&mut mixstyle, &host.mixstyle);
+        let mixstyle: Option<MixStyle> = section("[mixstyle]", mixstyle, &mut wrong);
         let off = sdir.as_ref().is_some_and(|sdir| *sdir == SdirConfig::OFF);
         let nothing = "sdir is plugged in, but [sdir] is switched off for both modalities";
         wrong((off && plugins.iter().any(|plugin| plugin.has_sdir())).then(|| nothing.into()));
@@ -254,20 +265,28 @@ impl StudyFile {
             )),
             Mode::Strict => {}
         }
-        let plugs = config.model.plugins_mut().map(|(sdir, cade)| (*sdir, *cade) = (SdirConfig::OFF, None)).is_some();
-        let acting: Vec<&str> = plugins.iter().filter(|p| **p != Plugin::None).map(|p| p.name()).collect();
-        wrong((!plugs && !acting.is_empty()).then(|| {
-            let acting = acting.join(", ");
-            format!("it sees one modality, so {acting} cannot be plugged in; write plugins = [\"none\"] for it")
+        Plugin::None.plug_into(&mut config.model, &SdirConfig::OFF, start.cade, start.mixstyle);
+        let fits = |plugin: &&Plugin| plugin.fits(config.model.sees());
+        let strange: Vec<&str> = plugins.iter().filter(|plugin| !fits(plugin)).map(|plugin| plugin.name()).collect();
+        wrong((!strange.is_empty()).then(|| {
+            let fitting: Vec<Plugin> = Plugin::ALL.iter().filter(fits).copied().collect();
+            let (strange, fitting) = (strange.join(", "), words(&fitting, Plugin::name));
+            format!("it sees one modality, so {strange} cannot be plugged in; write plugins = [{fitting}] for it")
         }));
-        let (sdir, cade) = (sdir?, cade?);
-        wrong(cade.check().err().map(|error| error.to_string()));
-        let mut plugged = config.clone();
-        Plugin::Both.plug_into(&mut plugged.model, &sdir, cade);
+        let (sdir, cade, mixstyle) = (sdir?, cade?, mixstyle?);
+        let faults = [cade.check().err(), mixstyle.check().err()].map(|fault| fault.map(|error| error.to_string()));
+        let faultless = faults.iter().all(Option::is_none);
+        faults.into_iter().for_each(&mut wrong);
         // Only the first of what a run file would be refused for is told, so what is told already is not.
-        let refused = config.check().err().or_else(|| cade.check().is_ok().then(|| plugged.check().err())?);
+        let refused = |plugin: Plugin| {
+            let mut plugged = config.clone();
+            plugin.plug_into(&mut plugged.model, &sdir, cade, mixstyle);
+            plugged.check().err()
+        };
+        let mut acting = [Plugin::Both].iter().chain(plugins.iter().filter(|plugin| **plugin == Plugin::MixStyle));
+        let refused = config.check().err().or_else(|| acting.find_map(|plugin| refused(*plugin)).filter(|_| faultless));
         wrong(refused.map(|error| error.to_string()));
-        (!failed).then(|| Host { name: name.clone(), plugins, sdir, cade, config })
+        (!failed).then(|| Host { name: name.clone(), plugins, sdir, cade, mixstyle, config })
     }
 }
 
@@ -286,6 +305,11 @@ fn plugins(what: &str, words: &[String], wrong: &mut impl FnMut(Option<String>))
     words.iter().filter_map(|word| choice(what, word, &Plugin::ALL, Plugin::name, wrong)).collect()
 }
 
+/// Choices as a list in a study file has them.
+fn words<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> String {
+    all.iter().map(|&choice| format!("{:?}", name(choice))).collect::<Vec<_>>().join(", ")
+}
+
 /// The choice that a word names.
 fn choice<T: Copy>(
     what: &str,
@@ -295,8 +319,7 @@ fn choice<T: Copy>(
     wrong: &mut impl FnMut(Option<String>),
 ) -> Option<T> {
     let found = all.iter().copied().find(|&choice| name(choice) == word);
-    let known = || all.iter().map(|&choice| format!("{:?}", name(choice))).collect::<Vec<_>>().join(", ");
-    wrong(found.is_none().then(|| format!("{what}: {word:?} is none of {}", known())));
+    wrong(found.is_none().then(|| format!("{what}: {word:?} is none of {}", words(all, name))));
     found
 }
 
@@ -357,11 +380,11 @@ mod tests {
     }
 
     #[test]
-    fn the_least_study_has_our_settings_and_every_plugin() {
+    fn the_least_study_has_our_settings_and_the_plugins_of_the_paper() {
         let (settings, problems) = resolve("[[hosts]]\nname = \"fusion\"");
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!((settings.name.as_str(), settings.mode, settings.preset), ("tcga", Mode::Strict, Preset::Onkos));
-        assert_eq!(settings.hosts[0].plugins, Plugin::ALL);
+        assert_eq!(settings.hosts[0].plugins, Plugin::OF_THE_PAPER);
         assert_eq!((&settings.hosts[0].sdir, settings.hosts[0].cade), (&SdirConfig::default(), Cade::smooth()));
         let mut ours = RunConfig::default();
         ours.model.plugins_mut().map(|(sdir, cade)| (*sdir, *cade) = (SdirConfig::OFF, None)).unwrap();
@@ -414,6 +437,43 @@ mod tests {
         assert_eq!((&fusion.sdir, fusion.cade), (&SdirConfig::default(), Cade::smooth()));
         let (_, problems) = resolve("[sdir]\ngenes = false\npatches = false\n[[hosts]]\nname = \"fusion\"");
         assert!(problems[0].contains("[sdir] is switched off"), "{problems:?}");
+    }
+
+    #[test]
+    fn mixstyle_is_plugged_into_what_has_patches_with_settings_of_its_own() {
+        let text = "plugins = [\"none\", \"mixstyle\"]\n[mixstyle]\nalpha = 0.3\n[[hosts]]\nname = \"abmil\"\n\
+                    [[hosts]]\nname = \"always\"\nmodel = { name = \"fusion\" }\nmixstyle = { p = 1.0 }";
+        let (settings, problems) = resolve(text);
+        assert_eq!(problems, Vec::<String>::new());
+        let drawn = MixStyle { alpha: 0.3, ..MixStyle::default() };
+        for (host, want) in settings.hosts.iter().zip([drawn, MixStyle { p: 1.0, ..drawn }]) {
+            assert_eq!(host.mixstyle, want);
+            for (plugin, want) in [(Plugin::MixStyle, Some(want)), (Plugin::Both, None), (Plugin::None, None)] {
+                let mut model = host.config.model.clone();
+                plugin.plug_into(&mut model, &host.sdir, host.cade, host.mixstyle);
+                assert_eq!(*model.mixstyle_mut().unwrap(), want, "{plugin:?}");
+                let both = model.plugins_mut().map(|(sdir, cade)| (*sdir == SdirConfig::OFF, cade.is_none()));
+                assert!(both.is_none_or(|off| off == (plugin != Plugin::Both, plugin != Plugin::Both)), "{plugin:?}");
+            }
+        }
+        for (more, want) in [
+            (
+                "[[hosts]]\nname = \"snn\"",
+                "one modality, so mixstyle cannot be plugged in; write plugins = [\"none\"] for it",
+            ),
+            (
+                "[[hosts]]\nname = \"abmil\"\nplugins = [\"cade\"]",
+                "so cade cannot be plugged in; write plugins = [\"none\", \"mixstyle\"] for it",
+            ),
+            ("[train]\nbatch = 1\n[[hosts]]\nname = \"abmil\"", "train.batch must be at least 2 with model.mixstyle"),
+            ("[mixstyle]\np = 2.0\n[[hosts]]\nname = \"abmil\"", "mixstyle.p must be between 0 and 1"),
+            ("[[hosts]]\nname = \"abmil\"\nmodel = { mixstyle = false }", "take mixstyle out of [model]"),
+        ] {
+            let (_, problems) = resolve(&format!("plugins = [\"none\", \"mixstyle\"]\n{more}"));
+            assert!(matches!(&problems[..], [one] if one.contains(want)), "{problems:#?}");
+        }
+        // Batches of one patient are refused for what is plugged in, not for what is not.
+        assert_eq!(resolve("[train]\nbatch = 1\n[[hosts]]\nname = \"fusion\"").1, Vec::<String>::new());
     }
 
     #[test]

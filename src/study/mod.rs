@@ -8,7 +8,7 @@
 //! targets = ["luad.toml"]               # more cohorts to judge on, none of which is a source; may be absent
 //! # others = false                      # judges on `targets` alone
 //! seeds = [1, 2, 3]                     # each trains every model anew
-//! plugins = ["none", "sdir", "cade", "both"]   # all four if absent
+//! plugins = ["none", "sdir", "cade", "both"]   # these four if absent; "mixstyle" is the fifth
 //! mode = "strict"                       # or "published"; see [`Mode`]
 //! preset = "onkos"                      # or "published"; see [`Preset`]
 //! folds = 5                             # of the cross-validation inside a source; mode "strict"
@@ -19,13 +19,14 @@
 //!
 //! [sdir]                                # as [model.sdir] of a run file; the same for all hosts
 //! [cade]                                # as [model.cade]
+//! [mixstyle]                            # as [model.mixstyle]: the unimodal ancestor of CADE, on patch tokens
 //! [train]                               # as in a run file, for all hosts
 //! [inputs]
 //!
 //! [[hosts]]
 //! name = "fusion"                       # the model, unless `model.name` says so; then a name of your own
-//! # plugins = ["none"]                  # instead of the list above; of a model that sees one modality there is no other
-//! # sdir = { patches = { p = 0.3 } }    # laid over [sdir]; cade likewise: one host a setting is an ablation
+//! # plugins = ["none"]                  # instead of the list above; a model of slides alone has "mixstyle" besides, of genes alone nothing
+//! # sdir = { patches = { p = 0.3 } }    # laid over [sdir]; cade and mixstyle likewise: one host a setting is an ablation
 //! [hosts.model]                         # laid over the defaults of the model
 //! [hosts.train]                         # laid over [train]
 //! [hosts.inputs]

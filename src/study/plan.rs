@@ -141,7 +141,7 @@ impl Plan {
         let host = &self.settings.hosts[cell.host];
         let mut config = host.config.clone();
         config.seed = cell.seed;
-        cell.plugin.plug_into(&mut config.model, &host.sdir, host.cade);
+        cell.plugin.plug_into(&mut config.model, &host.sdir, host.cade, host.mixstyle);
         config
     }
 
@@ -238,10 +238,15 @@ impl Plan {
         let (host, cohort) = (&self.settings.hosts[number], &self.cohorts[source]);
         let chosen = &host.config.inputs.modalities;
         let sees = |modality, has: bool| has && (chosen.is_empty() || chosen.contains(&modality));
-        let both = sees(Modality::Genes, cohort.rna.is_some()) && sees(Modality::Patches, cohort.slides.is_some());
-        if !both && host.plugins.iter().any(|&plugin| plugin != Plugin::None) {
+        let there = [(Modality::Genes, cohort.rna.is_some()), (Modality::Patches, cohort.slides.is_some())];
+        let seen: Vec<Modality> =
+            there.into_iter().filter(|(modality, has)| sees(*modality, *has)).map(|(modality, _)| modality).collect();
+        // What the model itself has no place for is told already.
+        let strange = |plugin: &Plugin| plugin.fits(host.config.model.sees()) && !plugin.fits(&seen);
+        if host.plugins.iter().any(strange) {
+            let what = if Plugin::MixStyle.fits(&seen) { "nothing but mixstyle" } else { "nothing" };
             tell(format!(
-                "host {:?} sees one modality of {}, so nothing can be plugged in; write plugins = [\"none\"] for it, or \
+                "host {:?} sees one modality of {}, so {what} can be plugged in; write plugins = [\"none\"] for it, or \
                  add [rna] or [slides] to the cohort file",
                 host.name, cohort.name
             ));

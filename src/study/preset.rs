@@ -3,8 +3,9 @@
 use serde::Serialize;
 use toml::Table;
 
+use crate::data::Modality;
 use crate::model::{ModelConfig, SdirConfig};
-use crate::ops::Cade;
+use crate::ops::{Cade, MixStyle};
 
 /// How models are judged. A study has one mode, so figures of the two never stand in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -98,7 +99,7 @@ impl Preset {
     }
 }
 
-/// What is plugged into a host where its two sets of tokens meet.
+/// What is plugged into a host: where its two sets of tokens meet, or into its patch tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Plugin {
@@ -110,10 +111,15 @@ pub enum Plugin {
     Cade,
     /// SDIR and CADE.
     Both,
+    /// MixStyle, the unimodal ancestor of CADE, alone.
+    #[serde(rename = "mixstyle")]
+    MixStyle,
 }
 
 impl Plugin {
-    pub(super) const ALL: [Plugin; 4] = [Plugin::None, Plugin::Sdir, Plugin::Cade, Plugin::Both];
+    pub(super) const ALL: [Plugin; 5] = [Plugin::None, Plugin::Sdir, Plugin::Cade, Plugin::Both, Plugin::MixStyle];
+    /// Those of arXiv 2507.08340, which a study has unless it names others.
+    pub(super) const OF_THE_PAPER: [Plugin; 4] = [Plugin::None, Plugin::Sdir, Plugin::Cade, Plugin::Both];
 
     /// As a study file spells it.
     pub fn name(self) -> &'static str {
@@ -122,14 +128,28 @@ impl Plugin {
             Plugin::Sdir => "sdir",
             Plugin::Cade => "cade",
             Plugin::Both => "both",
+            Plugin::MixStyle => "mixstyle",
         }
     }
 
     /// Sets a host to have this plugged in and nothing else. A host without a place for it stays as it is.
-    pub(super) fn plug_into(self, host: &mut ModelConfig, sdir: &SdirConfig, cade: Cade) {
+    pub(super) fn plug_into(self, host: &mut ModelConfig, sdir: &SdirConfig, cade: Cade, mixstyle: MixStyle) {
         if let Some((place_of_sdir, place_of_cade)) = host.plugins_mut() {
             *place_of_sdir = if self.has_sdir() { sdir.clone() } else { SdirConfig::OFF };
             *place_of_cade = self.has_cade().then_some(cade);
+        }
+        if let Some(place) = host.mixstyle_mut() {
+            *place = (self == Plugin::MixStyle).then_some(mixstyle);
+        }
+    }
+
+    /// Whether a host that sees these modalities has a place for it.
+    pub(super) fn fits(self, sees: &[Modality]) -> bool {
+        let [genes, patches] = [Modality::Genes, Modality::Patches].map(|modality| sees.contains(&modality));
+        match self {
+            Plugin::None => true,
+            Plugin::Sdir | Plugin::Cade | Plugin::Both => genes && patches,
+            Plugin::MixStyle => patches,
         }
     }
 

@@ -257,3 +257,19 @@ fn a_model_or_a_cohort_without_slides_has_no_attention() {
     let case = table(&study, "run/risks/south.csv")[0]["case_id"].clone();
     study.refuses(&format!("attend only south.toml --cases {case} --out maps"), &["no slides", "trained on slides"]);
 }
+
+#[test]
+fn means_and_maxima_weigh_nothing_and_say_so() {
+    let study = of_files();
+    for pool in ["mean", "max"] {
+        study.write(
+            "run.toml",
+            format!("[model]\nname = \"abmil\"\npool = \"{pool}\"\nwidth = 8\n[train]\nvalidation = 0.0\n"),
+        );
+        let out = format!("train --source files.toml --config run.toml --epochs 1 --replicates 2 --out {pool}");
+        study.run(&out).succeeded();
+        let sentence =
+            ["the model of files (abmil) has no slides, or no attention over them", "abmil with an attention"];
+        study.refuses(&format!("attend {pool} files.toml --slides a --out maps"), &sentence);
+    }
+}

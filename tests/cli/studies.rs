@@ -419,6 +419,13 @@ train = { epochs = 0 }
 fn cohorts_that_do_not_go_together_are_told_in_one_list() {
     let study = with(&SMALL.replace("name = \"fusion\"", "name = \"fusion\"\ninputs = { modalities = [\"genes\"] }"));
     study.refuses("study s.toml", &["host \"fusion\" sees one modality of north", "of south"]);
+    // MixStyle wants patches alone.
+    study.edit("s.toml", "\"both\"", "\"mixstyle\"");
+    study.refuses("study s.toml", &["sees one modality of north, so nothing can be plugged in", "of south"]);
+    study.edit("s.toml", "\"genes\"", "\"patches\"");
+    study.run("study s.toml --check").succeeded();
+    study.edit("s.toml", "\"mixstyle\"", "\"mixstyle\", \"both\"");
+    study.refuses("study s.toml", &["of north, so nothing but mixstyle can be plugged in", "of south"]);
     study.write("s.toml", SMALL);
     let genes = study.text("genes.txt");
     study.write("others.txt", genes.replace("GENE", "OTHER"));
@@ -547,8 +554,9 @@ plugins = ["none"]
 model = { name = "snn", widths = [8] }
 [[hosts]]
 name = "abmil"
-plugins = ["none"]
+plugins = ["none", "mixstyle"]
 model = { width = 8, attention_width = 8 }
+mixstyle = { p = 1.0 }
 [[hosts]]
 name = "survpath"
 model = { width = 8, attention_width = 8, head_hidden = 4 }
@@ -561,24 +569,36 @@ model = { width = 8, attention_width = 8, head_hidden = 4 }
         all.map(|row| format!("{} {}", row["host"].as_str().unwrap(), row["plugin"].as_str().unwrap()))
             .collect::<Vec<_>>()
     };
-    let six = ["fusion none", "fusion both", "genes alone none", "abmil none", "survpath none", "survpath both"];
-    assert_eq!(methods("ranks"), six);
-    assert_eq!(methods("rows")[6..12], six);
+    let all = [
+        "fusion none",
+        "fusion both",
+        "genes alone none",
+        "abmil none",
+        "abmil mixstyle",
+        "survpath none",
+        "survpath both",
+    ];
+    assert_eq!(methods("ranks"), all);
+    assert_eq!(methods("rows")[7..14], all);
+    let c = |row: usize| json["rows"][row]["concordance"]["mean"].as_f64().unwrap();
+    assert!([3, 10].iter().any(|&none| c(none) != c(none + 1)), "mixstyle changes what is trained");
     let ranks = json["ranks"].as_array().unwrap().iter().map(|rank| rank["mean_rank"].as_f64().unwrap()).sum::<f64>();
-    assert_eq!(ranks, 21.0, "1 to 6 in each of two pairs");
-    assert_eq!(methods("explanations"), six);
+    assert_eq!(ranks, 28.0, "1 to 7 in each of two pairs");
+    assert_eq!(methods("explanations"), all);
     let sees = |e: &Value| (!e["groups"].as_array().unwrap().is_empty(), !e["patches"].is_null());
     let sees = |number: usize| sees(&json["explanations"][number]);
     assert_eq!((sees(0), sees(2), sees(3)), ((true, true), (true, false), (false, true)));
-    // Two hosts with a plug-in: four cohorts each, and the mean over the targets.
-    assert_eq!(json["comparisons"].as_array().unwrap().len(), 10);
+    // Three hosts with a plug-in: four cohorts each, and the mean over the targets.
+    assert_eq!(json["comparisons"].as_array().unwrap().len(), 15);
+    assert!(study.text("s-results/report.html").contains("abmil with MixStyle"));
 }
 
 #[test]
 fn nothing_is_plugged_into_a_host_that_sees_one_modality() {
     let study = with(&format!("{SMALL}\n[[hosts]]\nname = \"snn\"\n[[hosts]]\nname = \"abmil\"\n"));
-    let sentence = "it sees one modality, so both cannot be plugged in; write plugins = [\"none\"] for it";
-    study.refuses("study s.toml", &[&format!("host \"snn\": {sentence}"), &format!("host \"abmil\": {sentence}")]);
+    let sentence = "it sees one modality, so both cannot be plugged in; write plugins = [\"none\"";
+    let [genes, slides] = ["snn", "abmil"].map(|host| format!("host {host:?}: {sentence}"));
+    study.refuses("study s.toml", &[&format!("{genes}] for it"), &format!("{slides}, \"mixstyle\"] for it")]);
     // Genes that nobody looks at need not be those of another cohort.
     study.write("others.txt", study.text("genes.txt").replace("GENE", "OTHER"));
     study.write("signatures2.csv", study.text("signatures.csv").replace("GENE", "OTHER"));

@@ -5,12 +5,12 @@ use onkos::config::{Loss, TrainConfig};
 use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
-    AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, McatConfig, Model, ModelConfig, Recipe, SdirConfig,
-    Source, SurvPathConfig, predict,
+    AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, McatConfig, Model, ModelConfig, Pool, Recipe,
+    SdirConfig, Source, SurvPathConfig, predict,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
-use onkos::ops::{Activation, Sdir};
+use onkos::ops::{Activation, MixStyle, Sdir};
 use onkos::train::Objective;
 use onkos::{Device, FeatureType};
 use safetensors::Dtype;
@@ -58,6 +58,10 @@ fn cases() -> Vec<Case> {
     let (sizes, off) = ((32, 4, 40), McatConfig::default());
     let mcat = McatConfig { width: sizes.0, encoder_heads: sizes.1, encoder_hidden: sizes.2, ..off };
     let guided = McatConfig { sdir: SdirConfig::default(), cade: Some(Cade::smooth()), ..mcat.clone() };
+    // Every batch is mixed.
+    let mixstyle = Some(MixStyle { p: 1.0, ..MixStyle::default() });
+    let max = AbmilConfig { pool: Pool::Max, width: 32, ..AbmilConfig::default() };
+    let attention = AbmilConfig { attention_width: 48, ..AbmilConfig::default() };
     vec![
         Case::new("many patches of few features", 300, 16, base.clone()),
         Case::new("few of many", 100, 512, sized(16, 16, 1)),
@@ -95,15 +99,24 @@ fn cases() -> Vec<Case> {
         Case { patients: 40, ..Case::new("little but genes", 1, 8, base.clone()) },
         Case { patients: 2, ..Case::new("two long bags", 1300, 12, sized(20, 20, 1)) },
         Case::new("attention alone", 200, 24, AbmilConfig { width: 32, attention_width: 48, ..AbmilConfig::default() }),
+        Case::new("the mean alone", 200, 24, AbmilConfig { pool: Pool::Mean, width: 32, ..AbmilConfig::default() }),
+        Case::new("the maximum alone", 200, 24, max.clone()),
         Case::new("survpath", 200, 24, survpath.clone()),
         Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
+        Case::new("the maximum alone, of mixed tokens", 200, 24, AbmilConfig { mixstyle, ..max }),
+        Case::new("attention alone, of mixed tokens", 200, 24, AbmilConfig { mixstyle, width: 32, ..attention }),
+        Case::new("mixed tokens, and all else", 200, 24, FusionConfig { mixstyle, ..base.clone() }),
+        Case::new("mixed tokens alone", 200, 24, FusionConfig { mixstyle, ..plain(base) }),
+        Case::new("survpath of mixed tokens", 200, 24, SurvPathConfig { mixstyle, ..survpath }),
+        Case::new("survpath, all plugged into", 200, 24, SurvPathConfig { mixstyle, ..plugged.clone() }),
         Case::new("survpath, plugged into", 200, 24, plugged),
         Case::new("mcat", 200, 24, mcat.clone()),
         Case { patients: 2, ..Case::new("two long bags of mcat", 1300, 12, mcat.clone()) },
         Case::new("motcat", 200, 24, ModelConfig::Motcat(mcat.clone())),
         Case { patients: 2, ..Case::new("two long bags of motcat", 1300, 12, ModelConfig::Motcat(mcat)) },
         Case::new("motcat, plugged into", 200, 24, ModelConfig::Motcat(guided.clone())),
-        Case::new("mcat, plugged into", 200, 24, guided),
+        Case::new("mcat, plugged into", 200, 24, guided.clone()),
+        Case::new("mcat, all plugged into", 200, 24, McatConfig { mixstyle, ..guided }),
     ]
 }
 

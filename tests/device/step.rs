@@ -55,7 +55,7 @@ fn loss_and_gradient_are_as_good_as_those_of_the_cpu() {
     let each = [(Loss::Cox, 1), (Loss::Nll, 3)];
     let both =
         [ModelConfig::from(everything()), everything_of_survpath().into(), everything_of_mcat().into(), motcat()];
-    let models: Vec<ModelConfig> = both.into_iter().chain(of_one_modality()).collect();
+    let models: Vec<ModelConfig> = both.into_iter().chain(of_one_modality()).chain(mixed()).collect();
     for (config, (loss, outputs)) in models.iter().flat_map(|model| each.map(|loss| (model, loss))) {
         for cohort in [false, true] {
             if cohort && loss == Loss::Nll {

@@ -64,14 +64,18 @@ fn training_differs_from_evaluation_and_one_epoch_from_the_next() {
 #[test]
 fn the_order_of_a_batch_permutes_its_predictions() {
     let source = seven();
-    let (model, params) = source.build::<f64>(&everything(), 1);
-    let of = |patients: &[usize]| predict(&model, &params, &source, patients, Some(NOISE)).unwrap().host().to_vec();
-    let (forward, backward) = (of(&[0, 1, 2, 3, 4, 5, 6]), of(&[6, 5, 4, 3, 2, 1, 0]));
-    let single: Vec<f32> = together(&source, &everything(), 1, Some(NOISE));
-    // As close as f32 is to f64, by the ratio of their roundings.
-    let error = single.iter().zip(&forward).fold(0f64, |m, (s, f)| m.max((f64::from(*s) - f).abs()));
-    let reversed: Vec<f64> = backward.into_iter().rev().collect();
-    assert_within("reversed", &reversed, &forward, 2.0 * error * f64::EPSILON / f64::from(f32::EPSILON));
+    // Also where patients are mixed: who takes from whom depends on who is there, not on the order.
+    for config in [ModelConfig::from(everything())].into_iter().chain(mixed()) {
+        let (model, params) = source.build::<f64>(&config, 1);
+        let of = |patients: &[usize]| predict(&model, &params, &source, patients, Some(NOISE)).unwrap().host().to_vec();
+        let (forward, backward) = (of(&[0, 1, 2, 3, 4, 5, 6]), of(&[6, 5, 4, 3, 2, 1, 0]));
+        let single: Vec<f32> = together(&source, &config, 1, Some(NOISE));
+        // As close as f32 is to f64, by the ratio of their roundings.
+        let error = single.iter().zip(&forward).fold(0f64, |m, (s, f)| m.max((f64::from(*s) - f).abs()));
+        let reversed: Vec<f64> = backward.into_iter().rev().collect();
+        let what = format!("{}, reversed", config.name());
+        assert_within(&what, &reversed, &forward, 2.0 * error * f64::EPSILON / f64::from(f32::EPSILON));
+    }
 }
 
 #[test]
@@ -96,6 +100,20 @@ fn signatures_without_genes_and_of_one_gene_give_finite_risks_and_gradients() {
             assert!(grad.host().iter().all(|g| g.is_finite()), "{widths:?}: {name}");
         }
     }
+}
+
+#[test]
+fn mean_and_maximum_agree_for_a_patient_of_one_patch_alone() {
+    // They have the same parameters, one as the other.
+    let source = Memory::new([(false, 1), (false, 0), (false, 9)]);
+    let of = |pool: &str| {
+        let text = format!("name = \"abmil\"\npool = \"{pool}\"\nwidth = 4\n");
+        let config: ModelConfig = toml::from_str(&text).unwrap();
+        together::<f32>(&source, &config, 1, None)
+    };
+    let (mean, max) = (of("mean"), of("max"));
+    assert_eq!(mean[..2], max[..2]);
+    assert_ne!(mean[2], max[2]);
 }
 
 #[test]

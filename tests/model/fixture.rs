@@ -7,6 +7,7 @@ use onkos::model::Source;
 use onkos::model::{AbmilConfig, McatConfig, Pool, SnnConfig, SurvPathConfig};
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
+use onkos::ops::MixStyle;
 use onkos::ops::cade::{Bandwidth, Cade, Statistics};
 use onkos::ops::sdir::{Gain, Rescue, Scale, Sdir};
 use onkos::rng::{Draws, name32};
@@ -192,10 +193,21 @@ pub fn motcat() -> ModelConfig {
 }
 
 /// Small sizes of the models of one modality.
-pub fn of_one_modality() -> [ModelConfig; 4] {
+pub fn of_one_modality() -> [ModelConfig; 5] {
     let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, ..AbmilConfig::default() };
     let snn = SnnConfig { widths: vec![5, 3], ..SnnConfig::default() };
-    [abmil(Pool::Gated).into(), abmil(Pool::Plain).into(), abmil(Pool::Mean).into(), snn.into()]
+    let [gated, plain, mean, max] = [Pool::Gated, Pool::Plain, Pool::Mean, Pool::Max].map(|pool| abmil(pool).into());
+    [gated, plain, mean, max, snn.into()]
+}
+
+/// Small sizes of the models that have patch tokens, with these mixed between patients in every batch and little else.
+pub fn mixed() -> [ModelConfig; 5] {
+    let mixstyle = Some(MixStyle { alpha: 0.8, p: 1.0, ..MixStyle::default() });
+    let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, mixstyle, ..AbmilConfig::default() };
+    let fusion = FusionConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything() };
+    let survpath = SurvPathConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything_of_survpath() };
+    let mcat = McatConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything_of_mcat() };
+    [fusion.into(), survpath.into(), mcat.into(), abmil(Pool::Gated).into(), abmil(Pool::Max).into()]
 }
 
 /// The same without the gain, whose scale is a constant to the gradient and a function to finite differences.

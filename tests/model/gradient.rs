@@ -13,7 +13,6 @@ use onkos::ops::cade::Statistics;
 
 use crate::fixture::*;
 
-/// The rule of the harness, for one objective of many parameters: Richardson's derivative with its own error estimate.
 #[track_caller]
 fn assert_gradient(
     what: &str,
@@ -22,14 +21,26 @@ fn assert_gradient(
     outputs: usize,
     compared: impl Fn(&str) -> bool,
 ) {
-    let source = Memory::four();
+    assert_gradient_over(&Memory::four(), what, config, loss, outputs, compared);
+}
+
+/// The rule of the harness, for one objective of many parameters: Richardson's derivative with its own error estimate.
+#[track_caller]
+fn assert_gradient_over(
+    source: &Memory,
+    what: &str,
+    config: &(impl Clone + Into<ModelConfig>),
+    loss: Loss,
+    outputs: usize,
+    compared: impl Fn(&str) -> bool,
+) {
     let (model, params) = source.build::<f64>(config, outputs);
     let objective = source.objective(loss);
     let all = [0, 1, 2, 3];
-    let step = objective.step(&model, &params, &source, &all, NOISE).unwrap();
+    let step = objective.step(&model, &params, source, &all, NOISE).unwrap();
     // The loss, and the size of what it is made of: the latter scales the rounding error.
     let value = |params: &Params<f64>| {
-        let prediction = predict(&model, params, &source, &all, Some(NOISE)).unwrap();
+        let prediction = predict(&model, params, source, &all, Some(NOISE)).unwrap();
         let loss = objective.of_predictions(&all, &prediction).unwrap().0;
         (loss, prediction.host().iter().fold(loss.abs(), |size, x| size + x.abs()))
     };
@@ -123,6 +134,37 @@ fn gradient_behind_a_detached_cade_matches_finite_differences() {
     let mut config = everything();
     config.cade.as_mut().unwrap().statistics = Statistics::Detached;
     assert_gradient("detached", &config, Loss::Cox, 1, |name| name.contains("pool") || name.starts_with("head"));
+}
+
+/// Four patients with patches, so that the statistics of every two can be mixed.
+fn with_patches() -> Memory {
+    Memory::new([(true, 5), (false, 3), (true, 4), (true, 6)])
+}
+
+#[test]
+fn gradient_behind_mixstyle_matches_finite_differences() {
+    // Statistics are constants to the gradient, so only what follows on them is compared.
+    for config in mixed() {
+        let behind = |name: &str| {
+            ["pool", "qkv", "feed_forward", "head"].iter().any(|part| name.contains(part)) && !name.contains("project")
+        };
+        assert_gradient_over(&with_patches(), &format!("{config:?}"), &config, Loss::Nll, 3, behind);
+    }
+}
+
+#[test]
+fn mixstyle_changes_training_and_nothing_else() {
+    let (source, all) = (with_patches(), [0, 1, 2, 3]);
+    for config in mixed() {
+        let mut plain = config.clone();
+        *plain.mixstyle_mut().unwrap() = None;
+        let of = |config: &ModelConfig, noise| {
+            let (model, params) = source.build::<f64>(config, 1);
+            predict(&model, &params, &source, &all, noise).unwrap().host().to_vec()
+        };
+        assert_ne!(of(&config, Some(NOISE)), of(&plain, Some(NOISE)), "{config:?}");
+        assert_eq!(of(&config, None), of(&plain, None), "{config:?}");
+    }
 }
 
 type Change = fn(&mut FusionConfig);

@@ -195,7 +195,7 @@ const SHARE_WORDS: u32 = 64;
 /// `2 t + 1` of the 64. At least `pi / 4` of all tries succeed (0.986 at `alpha = 0.1`), so that 32 in a row fail less
 /// often than once in `10^21`; the last is taken then. Otherwise the polar method of Ulrich (1984), words 0 and 1:
 /// a projection of the disc on which `1 - r^2 = U^(1/(alpha - 1/2))`.
-fn beta(alpha: f64, stream: &Stream, i: u32) -> f64 {
+pub(in crate::ops) fn beta(alpha: f64, stream: &Stream, i: u32) -> f64 {
     let blocks = SHARE_WORDS / 4;
     // In (0, 1]: the logarithm is finite.
     let open = |word| 1.0 - unit(word);

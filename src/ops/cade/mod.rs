@@ -90,6 +90,7 @@ use cpu::Tokens;
 use cuda_draws::Table;
 
 pub use draws::Mixing;
+pub(in crate::ops) use draws::beta;
 
 pub(crate) use cuda::KERNELS;
 pub(crate) use cuda_draws::KERNELS as DRAWS_KERNELS;

@@ -110,6 +110,7 @@ fn method(host: &str, plugin: Plugin) -> String {
         Plugin::Sdir => format!("{} with SDIR", escape(host)),
         Plugin::Cade => format!("{} with CADE", escape(host)),
         Plugin::Both => format!("{} with SDIR and CADE", escape(host)),
+        Plugin::MixStyle => format!("{} with MixStyle", escape(host)),
     }
 }
 
@@ -401,13 +402,16 @@ fn settings(page: &mut String, results: &Results) {
         let text = text.expect("settings are plain tables");
         add!(page, "<h3>{what}</h3>\n<pre>{}</pre>\n", escape(&text));
     };
-    for Host { name, plugins, sdir, cade, config } in &s.hosts {
+    for Host { name, plugins, sdir, cade, mixstyle, config } in &s.hosts {
         let name = escape(name);
         if plugins.iter().any(|plugin| plugin.has_sdir()) {
             part(&format!("SDIR, where it is plugged into {name}"), toml::to_string(sdir));
         }
         if plugins.iter().any(|plugin| plugin.has_cade()) {
             part(&format!("CADE, where it is plugged into {name}"), toml::to_string(cade));
+        }
+        if plugins.contains(&Plugin::MixStyle) {
+            part(&format!("MixStyle, where it is plugged into {name}"), toml::to_string(mixstyle));
         }
         part(
             &format!("Host {name}, with nothing plugged in; the seed is that of the training"),
