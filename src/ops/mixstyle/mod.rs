@@ -6,9 +6,9 @@
 //!
 //! `y_id = (x_id - mu_bd) / sg_bd (lambda_b sg_bd + (1 - lambda_b) sg_p(b)d) + lambda_b mu_bd + (1 - lambda_b) mu_p(b)d`.
 //!
-//! [Zhou 2021], section 3.2, equations 5 to 7: there a bag is an image and its rows are the places of a feature map. It is
-//! the unimodal ancestor of [CADE](super::cade), which takes the statistics of a token over its channels, from the other
-//! modality of the same patient.
+//! [Zhou 2021], as the code of its authors has it, unbiased variance included: there a bag is an image and its rows are the
+//! places of a feature map. It is the unimodal ancestor of [CADE](super::cade), which takes the statistics of a token over its
+//! channels, from the other modality of the same patient.
 //!
 //! # Arguments
 //! | name | shape | unit | constraint |
