@@ -201,13 +201,12 @@ pub fn of_one_modality() -> [ModelConfig; 5] {
 }
 
 /// Small sizes of the models that have patch tokens, with these mixed between patients in every batch and little else.
-pub fn mixed() -> [ModelConfig; 5] {
+pub fn mixed() -> [ModelConfig; 4] {
     let mixstyle = Some(MixStyle { alpha: 0.8, p: 1.0, ..MixStyle::default() });
     let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, mixstyle, ..AbmilConfig::default() };
     let fusion = FusionConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything() };
     let survpath = SurvPathConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything_of_survpath() };
-    let mcat = McatConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything_of_mcat() };
-    [fusion.into(), survpath.into(), mcat.into(), abmil(Pool::Gated).into(), abmil(Pool::Max).into()]
+    [fusion.into(), survpath.into(), abmil(Pool::Gated).into(), abmil(Pool::Max).into()]
 }
 
 /// The same without the gain, whose scale is a constant to the gradient and a function to finite differences.
