@@ -197,9 +197,7 @@ impl<T: Real> Fusion<T> {
         patients: Option<&BagDraws>,
     ) -> Result<Option<Tokens<T>>> {
         let (Some((nets, _)), Some(genes)) = (&self.genes, &batch.genes) else { return Ok(None) };
-        let bags = Ragged::from_lengths(genes.rows.iter().map(|rows| rows.len() * nets.tokens()));
-        let rows = nets.forward(pass, &Var::constant(genes.values.clone()), &bags, patients)?;
-        Ok(Some(Tokens { rows, bags }))
+        Tokens::of_genes(pass, nets, genes, patients).map(Some)
     }
 
     fn patch_tokens(

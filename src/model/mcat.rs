@@ -249,14 +249,8 @@ impl<T: Real> Mcat<T> {
             let dropout = Dropout { p: c.dropout, kind: DropoutKind::Plain };
             dropout.forward(pass.tape, x, bags, draws(name).as_ref())
         };
-        let genes = match &batch.genes {
-            Some(genes) => {
-                let bags = Ragged::from_lengths(genes.rows.iter().map(|rows| rows.len() * self.genes.tokens()));
-                let x = Var::constant(genes.values.clone());
-                Some(Tokens { rows: self.genes.forward(pass, &x, &bags, patients.as_ref())?, bags })
-            }
-            None => None,
-        };
+        let genes = batch.genes.as_ref().map(|genes| Tokens::of_genes(pass, &self.genes, genes, patients.as_ref()));
+        let genes = genes.transpose()?;
         let patches = match &batch.patches {
             Some(patches) => {
                 let rows = self.project.forward(pass, &patches.features)?;

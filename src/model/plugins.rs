@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Genes;
 use crate::element::Real;
 use crate::error::{Error, Result};
-use crate::nn::Pass;
+use crate::nn::{GeneNets, Pass};
 use crate::ops::sdir::Gain;
 use crate::ops::{BagDraws, Cade, MixStyle, Sdir};
 use crate::shape::Ragged;
@@ -59,6 +60,18 @@ pub(super) struct Tokens<T> {
 }
 
 impl<T: Real> Tokens<T> {
+    /// Those that the nets of the signatures make of expression; no rows of a patient without it.
+    pub(super) fn of_genes(
+        pass: &Pass<'_, T>,
+        nets: &GeneNets,
+        genes: &Genes<T>,
+        patients: Option<&BagDraws>,
+    ) -> Result<Tokens<T>> {
+        let bags = Ragged::from_lengths(genes.rows.iter().map(|rows| rows.len() * nets.tokens()));
+        let rows = nets.forward(pass, &Var::constant(genes.values.clone()), &bags, patients)?;
+        Ok(Tokens { rows, bags })
+    }
+
     /// Of patients without a modality: no rows.
     pub(super) fn none(pass: &Pass<'_, T>, patients: usize, width: usize) -> Result<Tokens<T>> {
         let rows = Var::constant(pass.tape.device().zeros(&[0, width])?);

@@ -42,8 +42,6 @@ use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Dense, GeneNets, Norm, Pass};
 use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, MixStyle, PathwayAttention, SegmentMean};
-use crate::shape::Ragged;
-use crate::tape::Var;
 
 /// Sizes and settings of SurvPath. The defaults are the published ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,14 +164,8 @@ impl<T: Real> SurvPath<T> {
         // The patients of all draws of the pass are the same.
         let patients = pass.draws("").map(|d| BagDraws::new(d, batch.patients.as_slice()));
         let draws = |purpose: &str| pass.draws(purpose).zip(patients.as_ref()).map(|(d, p)| p.of_purpose(d));
-        let genes = match &batch.genes {
-            Some(genes) => {
-                let bags = Ragged::from_lengths(genes.rows.iter().map(|rows| rows.len() * self.genes.tokens()));
-                let x = Var::constant(genes.values.clone());
-                Some(Tokens { rows: self.genes.forward(pass, &x, &bags, patients.as_ref())?, bags })
-            }
-            None => None,
-        };
+        let genes = batch.genes.as_ref().map(|genes| Tokens::of_genes(pass, &self.genes, genes, patients.as_ref()));
+        let genes = genes.transpose()?;
         let patches = match &batch.patches {
             Some(patches) => {
                 let rows = self.project.forward(pass, &patches.features)?;

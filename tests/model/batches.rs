@@ -65,7 +65,7 @@ fn training_differs_from_evaluation_and_one_epoch_from_the_next() {
 fn the_order_of_a_batch_permutes_its_predictions() {
     let source = seven();
     // Also where patients are mixed: who takes from whom depends on who is there, not on the order.
-    for config in [ModelConfig::from(everything())].into_iter().chain(mixed()) {
+    for config in [ModelConfig::from(everything()), mixed_mcat()].into_iter().chain(mixed()) {
         let (model, params) = source.build::<f64>(&config, 1);
         let of = |patients: &[usize]| predict(&model, &params, &source, patients, Some(NOISE)).unwrap().host().to_vec();
         let (forward, backward) = (of(&[0, 1, 2, 3, 4, 5, 6]), of(&[6, 5, 4, 3, 2, 1, 0]));

@@ -209,6 +209,12 @@ pub fn mixed() -> [ModelConfig; 4] {
     [fusion.into(), survpath.into(), abmil(Pool::Gated).into(), abmil(Pool::Max).into()]
 }
 
+/// MCAT likewise. Not held against the CPU on a device: two encoders deep, rounding is all that there is to see.
+pub fn mixed_mcat() -> ModelConfig {
+    let mixstyle = Some(MixStyle { alpha: 0.8, p: 1.0, ..MixStyle::default() });
+    McatConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything_of_mcat() }.into()
+}
+
 /// The same without the gain, whose scale is a constant to the gradient and a function to finite differences.
 pub fn everything_but_the_gain() -> FusionConfig {
     let mut config = everything();

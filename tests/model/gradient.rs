@@ -82,26 +82,27 @@ fn gradient_of_every_parameter_matches_finite_differences_in_training() {
     }
 }
 
-#[test]
-fn gradient_of_survpath_matches_finite_differences_in_training() {
-    let mut config = everything_of_survpath();
-    config.sdir.genes = config.sdir.patches;
+/// A host with all plugged in but the gain, for both losses, and with nothing.
+#[track_caller]
+fn assert_gradient_of_host(mut config: ModelConfig) {
+    let (sdir, _) = config.plugins_mut().expect("a host of both modalities");
+    sdir.genes = sdir.patches;
     for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
         assert_gradient(&format!("{loss:?}, plugged in"), &config, loss, outputs, |_| true);
     }
-    (config.sdir, config.cade) = (SdirConfig::OFF, None);
+    let (sdir, cade) = config.plugins_mut().expect("as above");
+    (*sdir, *cade) = (SdirConfig::OFF, None);
     assert_gradient("plain", &config, Loss::Cox, 1, |_| true);
 }
 
 #[test]
+fn gradient_of_survpath_matches_finite_differences_in_training() {
+    assert_gradient_of_host(everything_of_survpath().into());
+}
+
+#[test]
 fn gradient_of_mcat_matches_finite_differences_in_training() {
-    let mut config = everything_of_mcat();
-    config.sdir.genes = config.sdir.patches;
-    for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
-        assert_gradient(&format!("{loss:?}, plugged in"), &config, loss, outputs, |_| true);
-    }
-    (config.sdir, config.cade) = (SdirConfig::OFF, None);
-    assert_gradient("plain", &config, Loss::Cox, 1, |_| true);
+    assert_gradient_of_host(everything_of_mcat().into());
 }
 
 /// The plan of the transport is a constant to the gradient and a function to finite differences, so that only what lies behind
@@ -144,7 +145,7 @@ fn with_patches() -> Memory {
 #[test]
 fn gradient_behind_mixstyle_matches_finite_differences() {
     // Statistics are constants to the gradient, so only what follows on them is compared.
-    for config in mixed() {
+    for config in mixed().into_iter().chain([mixed_mcat()]) {
         let behind = |name: &str| {
             ["pool", "qkv", "feed_forward", "head"].iter().any(|part| name.contains(part)) && !name.contains("project")
         };
@@ -155,7 +156,7 @@ fn gradient_behind_mixstyle_matches_finite_differences() {
 #[test]
 fn mixstyle_changes_training_and_nothing_else() {
     let (source, all) = (with_patches(), [0, 1, 2, 3]);
-    for config in mixed() {
+    for config in mixed().into_iter().chain([mixed_mcat()]) {
         let mut plain = config.clone();
         *plain.mixstyle_mut().unwrap() = None;
         let of = |config: &ModelConfig, noise| {

@@ -63,10 +63,10 @@ pub(super) fn forward<T: Real>(x: &Tensor<T>, bags: &Ragged) -> (Tensor<T>, Tens
 
 pub(super) fn backward<T: Real>(shape: &[usize], chosen: &Tensor<u32>, grad: &Tensor<T>) -> Tensor<T> {
     let mut dx = Tensor::zeros(shape);
-    let (_, d) = grad.matrix();
-    for (i, (&row, &grad)) in chosen.host().iter().zip(grad.host()).enumerate().filter(|(_, (row, _))| **row != NO_ROW)
-    {
-        dx.host_mut()[row as usize * d + i % d] = grad;
+    let ((_, d), to) = (grad.matrix(), dx.host_mut());
+    let each = chosen.host().iter().zip(grad.host()).enumerate();
+    for (i, (&row, &grad)) in each.filter(|(_, (row, _))| **row != NO_ROW) {
+        to[row as usize * d + i % d] = grad;
     }
     dx
 }
