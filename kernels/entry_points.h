@@ -6,6 +6,10 @@
 extern "C" __global__ void add_forward(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ y, unsigned long long n);
 extern "C" __global__ void add_accumulate(const float* __restrict__ x, float* __restrict__ sum, unsigned long long n);
 
+// arrange.cu
+extern "C" __global__ void arrange_forward(const float* __restrict__ x, const unsigned int* __restrict__ row, float* __restrict__ y, unsigned int rows, unsigned int places, unsigned int columns);
+extern "C" __global__ void arrange_backward(const float* __restrict__ grad, const unsigned int* __restrict__ starts, const unsigned int* __restrict__ at, float* __restrict__ dx, unsigned int rows, unsigned int places, unsigned int stands, unsigned int columns);
+
 // attention_mil_half.cu
 extern "C" __global__ void attention_mil_half_pack_f16(const float* __restrict__ v, const float* __restrict__ u, __half* __restrict__ inner, unsigned int l, unsigned int d, unsigned int width, unsigned int stride);
 extern "C" __global__ void attention_mil_half_pack_bf16(const float* __restrict__ v, const float* __restrict__ u, __nv_bfloat16* __restrict__ inner, unsigned int l, unsigned int d, unsigned int width, unsigned int stride);
@@ -106,6 +110,14 @@ extern "C" __global__ void gather_rows_bf16(const __nv_bfloat16* __restrict__ x,
 extern "C" __global__ void grouped_linear_forward(const float* __restrict__ x, const unsigned int* __restrict__ offsets, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs, unsigned int function);
 extern "C" __global__ void grouped_linear_input(const float* __restrict__ inner, const unsigned int* __restrict__ offsets, const float* __restrict__ weight, float* __restrict__ dx, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs);
 extern "C" __global__ void grouped_linear_weight(const float* __restrict__ inner, const unsigned int* __restrict__ offsets, const float* __restrict__ x, float* __restrict__ dw, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs);
+
+// landmark_inverse.cu
+extern "C" __global__ void landmark_inverse_product(const float* __restrict__ a, const float* __restrict__ b, const float* __restrict__ other, const unsigned int* __restrict__ table, float* __restrict__ to, unsigned int a_size, unsigned int b_size, unsigned int squares, unsigned int tasks, unsigned int to_size, unsigned int width, unsigned int d, unsigned int a_is, unsigned int b_is, unsigned int to_rows, float diagonal, float factor, float part, unsigned int add);
+extern "C" __global__ void landmark_inverse_softmax(const unsigned int* __restrict__ table, float* __restrict__ a, unsigned int tasks, unsigned int squares, float scale);
+extern "C" __global__ void landmark_inverse_columns(const float* __restrict__ a, const unsigned int* __restrict__ table, float* __restrict__ largest, unsigned int* __restrict__ which, unsigned int squares, unsigned int tasks);
+extern "C" __global__ void landmark_inverse_start(const float* __restrict__ a, const unsigned int* __restrict__ table, const float* __restrict__ largest, float* __restrict__ z, unsigned int squares, unsigned int tasks, unsigned int together);
+extern "C" __global__ void landmark_inverse_owed(const float* __restrict__ z, const float* __restrict__ dz, const unsigned int* __restrict__ table, const float* __restrict__ largest, float* __restrict__ owed, unsigned int squares, unsigned int tasks, unsigned int together);
+extern "C" __global__ void landmark_inverse_scores(const float* __restrict__ a, const float* __restrict__ dz, const unsigned int* __restrict__ table, const float* __restrict__ largest, const unsigned int* __restrict__ which, const float* __restrict__ owed, float* __restrict__ da, unsigned int squares, unsigned int tasks, unsigned int together, float scale);
 
 // layer_norm.cu
 extern "C" __global__ void layer_norm_forward_narrow(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes, float eps);

@@ -4,6 +4,7 @@
 //! probes, a copy and a matrix product, so that a busy machine slows all of them alike; every number is a median.
 
 mod add;
+mod arrange;
 mod attention_mil;
 mod cade;
 mod ceilings;
@@ -13,6 +14,7 @@ mod dropout;
 mod fusion;
 mod gather;
 mod grouped_linear;
+mod landmark_inverse;
 mod layer_norm;
 mod linear;
 mod mixstyle;
@@ -109,6 +111,7 @@ pub fn registry() -> Vec<Case> {
         grouped_linear::cases(),
         attention_mil::cases(),
         pathway_attention::cases(),
+        landmark_inverse::cases(),
         sdir::cases(),
         cade::cases(),
         mixstyle::cases(),
@@ -123,6 +126,7 @@ pub fn registry() -> Vec<Case> {
         transport::cases(),
         add::cases(),
         concat::cases(),
+        arrange::cases(),
         gather::cases(),
         fusion::cases(),
     ];

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod add;
+pub mod arrange;
 pub mod attention_mil;
 pub mod cade;
 pub mod concat;
@@ -9,6 +10,7 @@ pub mod cox;
 pub mod dropout;
 pub mod gather;
 pub mod grouped_linear;
+pub mod landmark_inverse;
 mod lanes;
 pub mod layer_norm;
 pub mod linear;
@@ -31,6 +33,7 @@ pub mod transport;
 
 pub use activation::Activation;
 pub use add::Add;
+pub use arrange::{Arrange, Arrangement};
 pub use attention_mil::{Affine, AttentionMil, Pooling};
 pub use cade::Cade;
 pub use concat::Concat;
@@ -38,6 +41,7 @@ pub use cox::Cox;
 pub use dropout::{Dropout, DropoutKind};
 pub use gather::Gather;
 pub use grouped_linear::GroupedLinear;
+pub use landmark_inverse::LandmarkInverse;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use mixstyle::MixStyle;
@@ -57,6 +61,7 @@ use crate::device::Signature;
 pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
     let files = [
         add::KERNELS,
+        arrange::KERNELS,
         attention_mil::HALF_KERNELS,
         attention_mil::HOPPER_KERNELS,
         attention_mil::KERNELS,
@@ -68,6 +73,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         dropout::KERNELS,
         gather::KERNELS,
         grouped_linear::KERNELS,
+        landmark_inverse::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
         mixstyle::KERNELS,

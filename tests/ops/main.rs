@@ -2,6 +2,7 @@
 //! and the op's own laws.
 
 mod add;
+mod arrange;
 mod attention_mil;
 mod attention_mil_golden;
 mod cade;
@@ -17,6 +18,7 @@ mod gather;
 mod golden;
 mod grouped_linear;
 mod harness;
+mod landmark_inverse;
 mod laws;
 mod layer_norm;
 mod linear;
