@@ -151,6 +151,17 @@ fn more_iterations_come_nearer_to_the_inverse() {
 }
 
 #[test]
+fn large_scores_do_not_overflow() {
+    let bags = Ragged::from_lengths([9, 40]);
+    let mut x = inputs::<f32>(49, 8);
+    x[0].host_mut().iter_mut().for_each(|x| *x *= 300.0);
+    let double: Vec<Tensor<f64>> = x.iter().map(cast).collect();
+    let (oracle, plain) = (naive(op(2, false), &double, &bags), naive(op(2, false), &x, &bags));
+    let y = values(apply(op(2, false), &bags), &x);
+    assert_as_good_as_plain("large", y[0].host(), plain.host(), oracle.host());
+}
+
+#[test]
 fn a_bag_gives_the_same_bits_in_any_batch_unless_they_go_together() {
     let bags = Ragged::from_lengths([7, 0, 40, 3]);
     let x = inputs::<f32>(50, 8);

@@ -1,7 +1,7 @@
 //! What landmarks take from landmarks: the middle of Nyström attention, an inverse of their softmax that is iterated.
 //!
 //! # Math
-//! [Xiong 2021] (Nyströmformer), equations 13 and 14, of one bag and head with `m` landmarks:
+//! The softmax between landmarks of [Xiong 2021] (Nyströmformer) and its iterated pseudo-inverse, of one bag and head with `m` landmarks:
 //!
 //! - `A = softmax over j of <q_i, k_j> / sqrt d`, `[m, m]`;
 //! - `Z_0 = A' / c`, where `c` is the largest sum of a row of `A`, which is 1, times the largest sum of a column;
