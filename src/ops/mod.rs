@@ -8,6 +8,7 @@ pub mod concat;
 pub mod cox;
 pub mod dropout;
 pub mod gather;
+pub mod grid_conv;
 pub mod grouped_linear;
 mod lanes;
 pub mod layer_norm;
@@ -24,8 +25,10 @@ pub mod pathway_attention;
 pub mod sdir;
 pub mod segment_max;
 pub mod segment_mean;
+pub mod sequence_conv;
 pub mod softmax;
 pub mod standardize;
+mod strips;
 pub mod tokens;
 pub mod transport;
 
@@ -37,6 +40,7 @@ pub use concat::Concat;
 pub use cox::Cox;
 pub use dropout::{Dropout, DropoutKind};
 pub use gather::Gather;
+pub use grid_conv::{Depthwise, GridConv};
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
@@ -46,6 +50,7 @@ pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
 pub use segment_max::SegmentMax;
 pub use segment_mean::SegmentMean;
+pub use sequence_conv::SequenceConv;
 pub use softmax::Softmax;
 pub use standardize::Standardize;
 pub use tokens::BagDraws;
@@ -67,6 +72,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         crate::optim::KERNELS,
         dropout::KERNELS,
         gather::KERNELS,
+        grid_conv::KERNELS,
         grouped_linear::KERNELS,
         layer_norm::KERNELS,
         linear::KERNELS,
@@ -76,6 +82,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         sdir::KERNELS,
         segment_max::KERNELS,
         segment_mean::KERNELS,
+        sequence_conv::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,
         transport::KERNELS,
