@@ -106,6 +106,12 @@ extern "C" __global__ void gather_rows_f32(const float* __restrict__ x, const un
 extern "C" __global__ void gather_rows_f16(const __half* __restrict__ x, const unsigned int* __restrict__ start, const unsigned int* __restrict__ offset, __half* __restrict__ y, unsigned int stored, unsigned int bags, unsigned int rows, unsigned int columns);
 extern "C" __global__ void gather_rows_bf16(const __nv_bfloat16* __restrict__ x, const unsigned int* __restrict__ start, const unsigned int* __restrict__ offset, __nv_bfloat16* __restrict__ y, unsigned int stored, unsigned int bags, unsigned int rows, unsigned int columns);
 
+// grid_conv.cu
+extern "C" __global__ void grid_conv_merge(const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ merged, unsigned int columns, unsigned int side, unsigned int size);
+extern "C" __global__ void grid_conv_cells(const float* __restrict__ x, const unsigned int* __restrict__ tile, const float* __restrict__ merged, float* __restrict__ y, unsigned int n, unsigned int columns, unsigned int lead, unsigned int tiles, unsigned int size, unsigned int backwards);
+extern "C" __global__ void grid_conv_products(const float* __restrict__ x, const float* __restrict__ grad, const unsigned int* __restrict__ tile, float* __restrict__ partials, unsigned int n, unsigned int columns, unsigned int lead, unsigned int tiles, unsigned int size, unsigned int chunk);
+extern "C" __global__ void grid_conv_join(const float* __restrict__ partials, float* __restrict__ dw, float* __restrict__ db, unsigned int chunks, unsigned int columns, unsigned int side, unsigned int size);
+
 // grouped_linear.cu
 extern "C" __global__ void grouped_linear_forward(const float* __restrict__ x, const unsigned int* __restrict__ offsets, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ argument, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs, unsigned int function);
 extern "C" __global__ void grouped_linear_input(const float* __restrict__ inner, const unsigned int* __restrict__ offsets, const float* __restrict__ weight, float* __restrict__ dx, unsigned int samples, unsigned int groups, unsigned int inputs, unsigned int outputs);
@@ -170,6 +176,11 @@ extern "C" __global__ void segment_max_backward(const float* __restrict__ grad, 
 extern "C" __global__ void segment_mean_tiles(const float* __restrict__ x, const unsigned int* __restrict__ offset, float* __restrict__ partials, float* __restrict__ y, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
 extern "C" __global__ void segment_mean_join(const float* __restrict__ partials, const unsigned int* __restrict__ offset, float* __restrict__ y, unsigned int tiles, unsigned int bags, unsigned int columns, unsigned int lanes);
 extern "C" __global__ void segment_mean_backward(const float* __restrict__ grad, const unsigned int* __restrict__ offset, float* __restrict__ dx, unsigned int n, unsigned int bags, unsigned int columns, unsigned int lanes);
+
+// sequence_conv.cu
+extern "C" __global__ void sequence_conv_rows(const float* __restrict__ x, const unsigned int* __restrict__ offset, const float* __restrict__ weight, float* __restrict__ y, unsigned int n, unsigned int bags, unsigned int columns, unsigned int heads, unsigned int length, unsigned int backwards);
+extern "C" __global__ void sequence_conv_products(const float* __restrict__ x, const float* __restrict__ grad, const unsigned int* __restrict__ offset, float* __restrict__ partials, unsigned int n, unsigned int bags, unsigned int columns, unsigned int length, unsigned int tiles);
+extern "C" __global__ void sequence_conv_sum(const float* __restrict__ partials, float* __restrict__ dw, unsigned int chunks, unsigned int columns, unsigned int heads, unsigned int length);
 
 // softmax.cu
 extern "C" __global__ void softmax_forward_narrow(const float* __restrict__ x, float* __restrict__ y, unsigned int rows, unsigned int columns, unsigned int lanes);

@@ -13,6 +13,7 @@ mod cox;
 mod dropout;
 mod fusion;
 mod gather;
+mod grid_conv;
 mod grouped_linear;
 mod landmark_inverse;
 mod layer_norm;
@@ -23,6 +24,7 @@ mod pathway_attention;
 mod sdir;
 mod segment_max;
 mod segment_mean;
+mod sequence_conv;
 mod softmax;
 mod standardize;
 mod transport;
@@ -122,6 +124,8 @@ pub fn registry() -> Vec<Case> {
         dropout::cases(),
         segment_mean::cases(),
         segment_max::cases(),
+        sequence_conv::cases(),
+        grid_conv::cases(),
         standardize::cases(),
         transport::cases(),
         add::cases(),

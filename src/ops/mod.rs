@@ -9,6 +9,7 @@ pub mod concat;
 pub mod cox;
 pub mod dropout;
 pub mod gather;
+pub mod grid_conv;
 pub mod grouped_linear;
 pub mod landmark_inverse;
 mod lanes;
@@ -26,8 +27,10 @@ pub mod pathway_attention;
 pub mod sdir;
 pub mod segment_max;
 pub mod segment_mean;
+pub mod sequence_conv;
 pub mod softmax;
 pub mod standardize;
+mod strips;
 pub mod tokens;
 pub mod transport;
 
@@ -40,6 +43,7 @@ pub use concat::Concat;
 pub use cox::Cox;
 pub use dropout::{Dropout, DropoutKind};
 pub use gather::Gather;
+pub use grid_conv::{Depthwise, GridConv};
 pub use grouped_linear::GroupedLinear;
 pub use landmark_inverse::LandmarkInverse;
 pub use layer_norm::LayerNorm;
@@ -50,6 +54,7 @@ pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
 pub use segment_max::SegmentMax;
 pub use segment_mean::SegmentMean;
+pub use sequence_conv::SequenceConv;
 pub use softmax::Softmax;
 pub use standardize::Standardize;
 pub use tokens::BagDraws;
@@ -72,6 +77,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         crate::optim::KERNELS,
         dropout::KERNELS,
         gather::KERNELS,
+        grid_conv::KERNELS,
         grouped_linear::KERNELS,
         landmark_inverse::KERNELS,
         layer_norm::KERNELS,
@@ -82,6 +88,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         sdir::KERNELS,
         segment_max::KERNELS,
         segment_mean::KERNELS,
+        sequence_conv::KERNELS,
         softmax::KERNELS,
         standardize::KERNELS,
         transport::KERNELS,

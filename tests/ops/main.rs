@@ -16,6 +16,7 @@ mod gather;
 #[path = "../common/golden.rs"]
 #[allow(dead_code, reason = "shared by several test programs, each of which uses a part")]
 mod golden;
+mod grid_conv;
 mod grouped_linear;
 mod harness;
 mod landmark_inverse;
@@ -30,6 +31,7 @@ mod pathway_attention;
 mod sdir;
 mod segment_max;
 mod segment_mean;
+mod sequence_conv;
 mod softmax;
 mod standardize;
 mod transport;
