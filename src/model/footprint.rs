@@ -1,6 +1,8 @@
 //! How much memory of a device a batch takes: the tensors that are there at once, counted.
 
-use super::{AbmilConfig, FusionConfig, McatConfig, ModelConfig, Pool, Recipe, SdirConfig, SurvPathConfig};
+use super::{
+    AbmilConfig, FusionConfig, McatConfig, ModelConfig, Pool, Recipe, SdirConfig, SurvPathConfig, TransMilConfig,
+};
 use crate::device::{Device, Precision, Products};
 use crate::element::Element;
 use crate::features::FeatureType;
@@ -128,6 +130,7 @@ impl Footprint {
             ModelConfig::SurvPath(c) => c.width,
             ModelConfig::Mcat(c) | ModelConfig::Motcat(c) => c.width,
             ModelConfig::Abmil(c) => c.width,
+            ModelConfig::TransMil(c) => c.width,
             ModelConfig::Snn(_) => 0,
         }
     }
@@ -182,6 +185,9 @@ impl Footprint {
                 };
                 return (always + self.mcat(c, patches, tokens, training, of_attention)) as u64;
             }
+            ModelConfig::TransMil(c) => {
+                return (always + self.transmil(c, patches, batch.patients, training)) as u64;
+            }
             ModelConfig::SurvPath(c) => {
                 return (always + self.survpath(c, patches, tokens, batch.patients, training)) as u64;
             }
@@ -206,7 +212,7 @@ impl Footprint {
     ///
     /// | what | elements |
     /// |---|---|
-    /// | tokens, and normalised | `2 D`; with CADE the entangled ones, with MixStyle the mixed ones, too |
+    /// | tokens, and normalised | `2 D`; if CADE is differentiated the entangled ones, too |
     /// | queries, keys, values; what is attended to | `4 E + H` |
     /// | normalised, the argument of GELU, what the second layer reads and gives | `4 E` |
     /// | the gradient of a layer norm at the end, and of its argument | `2 E` |
@@ -223,8 +229,9 @@ impl Footprint {
             return packing.max(attending).max(tokens * 3 * d) * WORD + copies;
         }
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
-        let kept =
-            nets + plugged(&c.sdir, c.cade.as_ref(), c.mixstyle.as_ref(), d, patches, tokens) + n * (2 * d + 4 * e + h);
+        let kept = nets
+            + plugged(&c.sdir, c.cade.as_ref(), c.mixstyle.as_ref(), d, (patches, false), tokens)
+            + n * (2 * d + 4 * e + h);
         let moments = [kept + n * 6 * e, kept + n * (4 * e + h) + slots * 3 * e];
         moments.into_iter().max().unwrap_or(0) * WORD + copies
     }
@@ -243,14 +250,42 @@ impl Footprint {
         let layer = 8 * d + (1 + dropped) * f;
         let of_genes = nets + tokens * (3 * d + 2 * c.encoder_layers * layer);
         let after = if c.cade.is_some() { 0 } else { dropped };
-        let of_patches =
-            patches * (1 + after) * d + plugged(&c.sdir, c.cade.as_ref(), c.mixstyle.as_ref(), d, patches, tokens);
+        let of_patches = patches * (1 + after) * d
+            + plugged(&c.sdir, c.cade.as_ref(), c.mixstyle.as_ref(), d, (patches, true), tokens);
         let moments = [
             of_genes + of_patches + attention.kept + tokens * (4 * d + f),
             nets + tokens * 4 * d + of_patches + attention.back,
             nets + tokens * 4 * d + of_patches - patches * after * d + attention.forth,
         ];
         moments.into_iter().max().unwrap_or(0) * WORD + copies
+    }
+
+    /// What TransMIL takes at once, in elements a token of `D`: the tokens of the square, and of each layer its argument, what is
+    /// normalised, queries, keys and values side by side, values once more, what was attended to and what the last layer reads, 17
+    /// in all with the tokens between the layers; on the way back the gradient of a residual, of a dropout and of what the last
+    /// layer read. And squares of the landmarks: what their inverse was, and in its backward pass nine more.
+    fn transmil(&self, c: &TransMilConfig, patches: usize, patients: usize, training: bool) -> usize {
+        let (d, m) = (c.width, c.landmarks);
+        // Squares of all patients: n up to (1 + sqrt n)^2 each, and a class token; zeros in front.
+        let again = 2 * ((patients * patches) as f64).sqrt().ceil() as usize;
+        let n = patches + again + patients * (2 + if c.padded { m } else { 0 });
+        let (marks, square) = (patients * m, patients * c.heads * m * m);
+        let copies = self.projected(patches) + self.copy(f32::NAME, n, d) + self.copy(f32::NAME, d, d);
+        let at = 3 * n;
+        if !training {
+            let moments = [6 * n * d + marks * 3 * d, 5 * n * d + marks * 5 * d + n * c.heads];
+            let inverse = 3 * n * d + marks * 4 * d + (c.iterations + 5) * square;
+            return (moments.into_iter().max().unwrap_or(0).max(inverse) + at) * WORD + copies;
+        }
+        let mixed = usize::from(c.mixstyle.is_some());
+        let kept = (1 + mixed) * patches * d
+            + 17 * n * d
+            + 2 * (n * c.heads + marks * (7 * d + c.heads) + (c.iterations + 2) * square);
+        let last = if c.dropout > 0.0 { 3 } else { 2 };
+        // The sums of the bias of the layer that goes back then, too.
+        let sums = n.div_ceil(32).min(512) * d;
+        let moments = [kept + last * n * d + sums, kept + n * d + 9 * square + 4 * marks * d];
+        (moments.into_iter().max().unwrap_or(0) + at) * WORD + copies
     }
 
     /// Keys and values, `2 D` a patch token, their gradients and that of the tokens which comes of them; a part for each chunk of
@@ -262,7 +297,7 @@ impl Footprint {
         CoAttention {
             forth: if training { attending + patches * d } else { attending.max(patches * 3 * d) },
             kept: patches * 2 * d,
-            back: patches * 5 * d + slots * d,
+            back: patches * 4 * d + slots * d,
             copies: self.copy(f32::NAME, patches, 2 * d) + self.copy(f32::NAME, 2 * d, d),
         }
     }
@@ -382,23 +417,25 @@ struct CoAttention {
     copies: usize,
 }
 
-/// Elements that the plug-ins of a model keep besides the tokens of `d` that they are given.
+/// Elements that are kept besides the tokens of `d` that the plug-ins of a model give: those that they were given, if the layer
+/// of the patches holds its result (`held`), and what they keep themselves.
 fn plugged(
     sdir: &SdirConfig,
     cade: Option<&Cade>,
     mixstyle: Option<&MixStyle>,
     d: usize,
-    patches: usize,
+    (patches, held): (usize, bool),
     tokens: usize,
 ) -> usize {
+    let given = if held { patches * d } else { 0 };
     let of_cade = match cade {
         Some(cade) if cade.statistics == Statistics::Differentiated => (patches + tokens) * (d + 30),
-        Some(_) => (patches + tokens) * (d + 4),
+        Some(_) => given + tokens * d + (patches + tokens) * 4,
         None => 0,
     };
     let gained = sdir.genes.is_some_and(|sdir| sdir.gain.is_active());
     // Patch tokens before and after they are mixed between patients.
-    let mixed = if mixstyle.is_some() { patches * d } else { 0 };
+    let mixed = if mixstyle.is_some() { given } else { 0 };
     of_cade + mixed + if gained { tokens * d } else { 0 }
 }
 

@@ -19,6 +19,7 @@ mod recipe;
 mod snn;
 mod source;
 mod survpath;
+mod transmil;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,7 @@ pub use recipe::{GeneInputs, PatchInputs, Recipe};
 pub use snn::{Snn, SnnConfig};
 pub use source::{Batching, Source, forward, predict, predict_all};
 pub use survpath::{SurvPath, SurvPathConfig};
+pub use transmil::{TransMil, TransMilConfig};
 
 use crate::data::Modality;
 use crate::element::Real;
@@ -59,6 +61,9 @@ pub enum ModelConfig {
     Motcat(McatConfig),
     /// Attention MIL on slides alone (Ilse et al. 2018), or the mean or maximum of the patches.
     Abmil(AbmilConfig),
+    /// All patches of a slide attend to each other by way of landmarks (Shao et al. 2021).
+    #[serde(rename = "transmil")]
+    TransMil(TransMilConfig),
     /// A self-normalising network on genes alone (Klambauer et al. 2017).
     Snn(SnnConfig),
 }
@@ -87,6 +92,12 @@ impl From<AbmilConfig> for ModelConfig {
     }
 }
 
+impl From<TransMilConfig> for ModelConfig {
+    fn from(config: TransMilConfig) -> ModelConfig {
+        ModelConfig::TransMil(config)
+    }
+}
+
 impl From<SnnConfig> for ModelConfig {
     fn from(config: SnnConfig) -> ModelConfig {
         ModelConfig::Snn(config)
@@ -110,6 +121,7 @@ impl ModelConfig {
             ModelConfig::SurvPath(config) => config.check(),
             ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => config.check(),
             ModelConfig::Abmil(config) => config.check(),
+            ModelConfig::TransMil(config) => config.check(),
             ModelConfig::Snn(config) => config.check(),
         }
     }
@@ -122,6 +134,7 @@ impl ModelConfig {
             ModelConfig::Mcat(_) => "mcat",
             ModelConfig::Motcat(_) => "motcat",
             ModelConfig::Abmil(_) => "abmil",
+            ModelConfig::TransMil(_) => "transmil",
             ModelConfig::Snn(_) => "snn",
         }
     }
@@ -141,7 +154,7 @@ impl ModelConfig {
             ModelConfig::SurvPath(_) | ModelConfig::Mcat(_) | ModelConfig::Motcat(_) => {
                 &[Modality::Genes, Modality::Patches]
             }
-            ModelConfig::Abmil(_) => &[Modality::Patches],
+            ModelConfig::Abmil(_) | ModelConfig::TransMil(_) => &[Modality::Patches],
             ModelConfig::Snn(_) => &[Modality::Genes],
         }
     }
@@ -152,7 +165,7 @@ impl ModelConfig {
             ModelConfig::Fusion(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::SurvPath(config) => Some((&mut config.sdir, &mut config.cade)),
             ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => Some((&mut config.sdir, &mut config.cade)),
-            ModelConfig::Abmil(_) | ModelConfig::Snn(_) => None,
+            ModelConfig::Abmil(_) | ModelConfig::TransMil(_) | ModelConfig::Snn(_) => None,
         }
     }
 
@@ -163,6 +176,7 @@ impl ModelConfig {
             ModelConfig::SurvPath(config) => Some(&mut config.mixstyle),
             ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => Some(&mut config.mixstyle),
             ModelConfig::Abmil(config) => Some(&mut config.mixstyle),
+            ModelConfig::TransMil(config) => Some(&mut config.mixstyle),
             ModelConfig::Snn(_) => None,
         }
     }
@@ -174,6 +188,7 @@ impl ModelConfig {
             ModelConfig::SurvPath(config) => config.mixstyle.is_some(),
             ModelConfig::Mcat(config) | ModelConfig::Motcat(config) => config.mixstyle.is_some(),
             ModelConfig::Abmil(config) => config.mixstyle.is_some(),
+            ModelConfig::TransMil(config) => config.mixstyle.is_some(),
             ModelConfig::Snn(_) => false,
         }
     }
@@ -261,6 +276,8 @@ pub enum Model<T> {
     Mcat(Box<Mcat<T>>),
     /// See [`Abmil`].
     Abmil(Box<Abmil<T>>),
+    /// See [`TransMil`].
+    TransMil(Box<TransMil<T>>),
     /// See [`Snn`].
     Snn(Snn<T>),
 }
@@ -286,6 +303,7 @@ impl<T: Real> Model<T> {
             ModelConfig::Mcat(c) => Model::Mcat(Box::new(Mcat::new(&mut builder, c, shape, outputs, false)?)),
             ModelConfig::Motcat(c) => Model::Mcat(Box::new(Mcat::new(&mut builder, c, shape, outputs, true)?)),
             ModelConfig::Abmil(config) => Model::Abmil(Box::new(Abmil::new(&mut builder, config, shape, outputs)?)),
+            ModelConfig::TransMil(c) => Model::TransMil(Box::new(TransMil::new(&mut builder, c, shape, outputs)?)),
             ModelConfig::Snn(config) => Model::Snn(Snn::new(&mut builder, config, shape, outputs)?),
         };
         Ok((model, builder.finish()?))
@@ -301,6 +319,7 @@ impl<T: Real> Model<T> {
             Model::SurvPath(model) => model.forward(pass, batch),
             Model::Mcat(model) => model.forward(pass, batch),
             Model::Abmil(model) => model.forward(pass, batch),
+            Model::TransMil(model) => model.forward(pass, batch),
             Model::Snn(model) => model.forward(pass, batch),
         }
     }

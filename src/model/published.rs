@@ -16,7 +16,8 @@ use crate::tensor::Tensor;
 /// | `mcat` | mahmoodlab/MCAT, `models/model_coattn.py`, joined side by side; without the biases of scores |
 /// | `motcat` | Innse/MOTCat, `models/model_motcat.py`, likewise |
 /// | `abmil` | mahmoodlab/SurvPath, `models/model_ABMIL.py`, of slides alone; the bias of the scores, which changes nothing, is left out |
-/// | `snn` | the same, `models/model_SNNOmics.py` |
+/// | `transmil` | szc19990412/TransMIL, `models/TransMIL.py` |
+/// | `snn` | mahmoodlab/SurvPath, `models/model_SNNOmics.py` |
 ///
 /// # Errors
 /// [`Error::Setting`] if no weights of this model are published, [`Error::Published`] for tensors that are missing or left over,
@@ -34,9 +35,10 @@ pub fn from_published<T: Real>(
         }
         ModelConfig::Motcat(config) => mcat(config, &mut tensors),
         ModelConfig::Abmil(config) => abmil(config, &mut tensors),
+        ModelConfig::TransMil(_) => transmil(&mut tensors)?,
         ModelConfig::Snn(config) => snn(config),
         ModelConfig::Fusion(_) => {
-            let want = "a model of which there is a published implementation: \"survpath\", \"mcat\", \"motcat\", \"abmil\" or \"snn\"";
+            let want = "a model of which there is a published implementation: \"survpath\", \"mcat\", \"motcat\", \"abmil\", \"transmil\" or \"snn\"";
             return Err(Error::Setting { name: "model.name", want, value: model.name().into() });
         }
     };
@@ -56,6 +58,10 @@ pub fn from_published<T: Real>(
             Shape::Theirs => last,
             Shape::Flat => vec![data.len()],
             Shape::Rows => vec![rows, data.len() / rows.max(1)],
+            Shape::Matrix => {
+                let rows = last.first().copied().unwrap_or(0);
+                vec![rows, data.len() / rows.max(1)]
+            }
         };
         // What is missing is told below, not as a shape.
         if shape.iter().product::<usize>() == data.len() {
@@ -75,6 +81,8 @@ enum Shape {
     Flat,
     /// A row each.
     Rows,
+    /// Of one tensor, all its dimensions but the first as one.
+    Matrix,
 }
 
 /// Our names, each with theirs, whose elements follow one another.
@@ -127,27 +135,68 @@ fn survpath<T>(tensors: &HashMap<String, Tensor<T>>) -> Plan {
     plan
 }
 
+/// Cuts a tensor that has several layers in one, a third of its rows each, into the rows up to `thirds` and those behind, under
+/// names of their own.
+fn cut<T: Real>(tensors: &mut HashMap<String, Tensor<T>>, name: &str, parts: &[(&str, usize)]) -> Result<()> {
+    let whole = |packed: &Tensor<T>| packed.shape().first().is_some_and(|rows| rows.is_multiple_of(3));
+    let Some(packed) = tensors.get(name).filter(|packed| whole(packed)) else { return Ok(()) };
+    let (shape, data) = (packed.shape().to_vec(), packed.read()?.to_vec());
+    tensors.remove(name);
+    let mut at = 0;
+    for (part, thirds) in parts {
+        let (mut shape, len) = (shape.clone(), data.len() / 3 * thirds);
+        shape[0] = shape[0] / 3 * thirds;
+        tensors.insert(part_of(name, part), Tensor::new(&shape, data[at..at + len].to_vec())?);
+        at += len;
+    }
+    Ok(())
+}
+
+/// The name of a part that was cut out.
+fn part_of(name: &str, part: &str) -> String {
+    format!("{name}, {part}")
+}
+
 /// The co-attention of MCAT.
 fn co_attention<T: Real>(tensors: &mut HashMap<String, Tensor<T>>) -> Result<Plan> {
     let mut plan: Plan = whole("attention.out", "coattn.out_proj").into();
     // Theirs has queries, keys and values in one; the first are of the genes and the others of the patches.
+    let parts = [("queries", "queries", 1), ("keys", "keys and values", 2)];
     for part in ["weight", "bias"] {
         let name = format!("coattn.in_proj_{part}");
-        let of = |which: &str| format!("{name}, {which}");
-        let whole = |packed: &Tensor<T>| packed.shape().first().is_some_and(|rows| rows.is_multiple_of(3));
-        if let Some(packed) = tensors.get(&name).filter(|packed| whole(packed)) {
-            let (mut shape, data) = (packed.shape().to_vec(), packed.read()?.to_vec());
-            tensors.remove(&name);
-            let third = data.len() / 3;
-            shape[0] /= 3;
-            tensors.insert(of("queries"), Tensor::new(&shape, data[..third].to_vec())?);
-            shape[0] *= 2;
-            tensors.insert(of("keys and values"), Tensor::new(&shape, data[third..].to_vec())?);
-        }
-        for (ours, which) in [("queries", "queries"), ("keys", "keys and values")] {
-            plan.push((format!("attention.{ours}.{part}"), vec![of(which)], Shape::Theirs));
-        }
+        cut(tensors, &name, &parts.map(|(_, which, thirds)| (which, thirds)))?;
+        let named = |(ours, which, _): (&str, &str, usize)| {
+            (format!("attention.{ours}.{part}"), vec![part_of(&name, which)], Shape::Theirs)
+        };
+        plan.extend(parts.map(named));
     }
+    Ok(plan)
+}
+
+fn transmil<T: Real>(tensors: &mut HashMap<String, Tensor<T>>) -> Result<Plan> {
+    let mut plan: Plan = whole("patches.project", "_fc1.0").into();
+    plan.push(("class".into(), vec!["cls_token".into()], Shape::Rows));
+    for (ours, theirs) in [("layer0", "layer1"), ("layer1", "layer2")] {
+        let packed = format!("{theirs}.attn.to_qkv.weight");
+        let parts = ["queries", "keys", "values"];
+        cut(tensors, &packed, &parts.map(|part| (part, 1)))?;
+        plan.extend(
+            parts.map(|part| (format!("{ours}.attention.{part}.weight"), vec![part_of(&packed, part)], Shape::Theirs)),
+        );
+        plan.push((
+            format!("{ours}.attention.conv.weight"),
+            vec![format!("{theirs}.attn.res_conv.weight")],
+            Shape::Matrix,
+        ));
+        plan.extend(whole(&format!("{ours}.attention.out"), &format!("{theirs}.attn.to_out.0")));
+        plan.extend(whole(&format!("{ours}.norm"), &format!("{theirs}.norm")));
+    }
+    for (side, theirs) in [(7, "proj"), (5, "proj1"), (3, "proj2")] {
+        let [weight, bias] = whole(&format!("position.conv{side}"), &format!("pos_layer.{theirs}"));
+        plan.extend([(weight.0, weight.1, Shape::Matrix), bias]);
+    }
+    plan.extend(whole("head.norm", "norm"));
+    plan.extend(whole("head.hazards", "_fc2"));
     Ok(plan)
 }
 

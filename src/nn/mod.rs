@@ -5,8 +5,10 @@
 
 mod encoder;
 mod layers;
+mod nystrom;
 mod params;
 
 pub use encoder::{Encoder, EncoderSize};
 pub use layers::{AttentionPool, Dense, GeneNets, Norm};
+pub use nystrom::{Landmarks, Nystrom, NystromSize};
 pub use params::{Builder, Init, Noise, ParamId, Params, Pass, grads_of};

@@ -6,7 +6,7 @@ use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
     AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, McatConfig, Model, ModelConfig, Pool, Recipe,
-    SdirConfig, Source, SurvPathConfig, predict,
+    SdirConfig, Source, SurvPathConfig, TransMilConfig, predict,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
@@ -62,6 +62,8 @@ fn cases() -> Vec<Case> {
     let mixstyle = Some(MixStyle { p: 1.0, ..MixStyle::default() });
     let max = AbmilConfig { pool: Pool::Max, width: 32, ..AbmilConfig::default() };
     let attention = AbmilConfig { attention_width: 48, ..AbmilConfig::default() };
+    let transmil = TransMilConfig { width: 32, heads: 4, landmarks: 12, ..TransMilConfig::default() };
+    let many = TransMilConfig { landmarks: 48, dropout: 0.0, mixstyle, ..transmil.clone() };
     vec![
         Case::new("many patches of few features", 300, 16, base.clone()),
         Case::new("few of many", 100, 512, sized(16, 16, 1)),
@@ -110,6 +112,10 @@ fn cases() -> Vec<Case> {
         Case::new("survpath of mixed tokens", 200, 24, SurvPathConfig { mixstyle, ..survpath }),
         Case::new("survpath, all plugged into", 200, 24, SurvPathConfig { mixstyle, ..plugged.clone() }),
         Case::new("survpath, plugged into", 200, 24, plugged),
+        Case::new("transmil", 200, 24, transmil.clone()),
+        Case::new("transmil of many landmarks, and of mixed tokens", 100, 24, many),
+        Case::new("transmil, padded", 200, 24, TransMilConfig { padded: true, ..transmil.clone() }),
+        Case { patients: 2, ..Case::new("two long bags of transmil", 1300, 12, transmil) },
         Case::new("mcat", 200, 24, mcat.clone()),
         Case { patients: 2, ..Case::new("two long bags of mcat", 1300, 12, mcat.clone()) },
         Case::new("motcat", 200, 24, ModelConfig::Motcat(mcat.clone())),

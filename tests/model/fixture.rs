@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use onkos::config::{Loss, TrainConfig};
 use onkos::model::Source;
-use onkos::model::{AbmilConfig, McatConfig, Pool, SnnConfig, SurvPathConfig};
+use onkos::model::{AbmilConfig, McatConfig, Pool, SnnConfig, SurvPathConfig, TransMilConfig};
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::ops::MixStyle;
@@ -193,20 +193,26 @@ pub fn motcat() -> ModelConfig {
 }
 
 /// Small sizes of the models of one modality.
-pub fn of_one_modality() -> [ModelConfig; 5] {
+pub fn of_one_modality() -> [ModelConfig; 6] {
     let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, ..AbmilConfig::default() };
     let snn = SnnConfig { widths: vec![5, 3], ..SnnConfig::default() };
     let [gated, plain, mean, max] = [Pool::Gated, Pool::Plain, Pool::Mean, Pool::Max].map(|pool| abmil(pool).into());
-    [gated, plain, mean, max, snn.into()]
+    [gated, plain, mean, max, snn.into(), transmil().into()]
+}
+
+/// Small sizes of TransMIL.
+pub fn transmil() -> TransMilConfig {
+    TransMilConfig { width: 4, heads: 2, landmarks: 3, ..TransMilConfig::default() }
 }
 
 /// Small sizes of the models that have patch tokens, with these mixed between patients in every batch and little else.
-pub fn mixed() -> [ModelConfig; 4] {
+pub fn mixed() -> [ModelConfig; 5] {
     let mixstyle = Some(MixStyle { alpha: 0.8, p: 1.0, ..MixStyle::default() });
     let abmil = |pool| AbmilConfig { pool, width: 4, attention_width: 3, mixstyle, ..AbmilConfig::default() };
     let fusion = FusionConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything() };
     let survpath = SurvPathConfig { mixstyle, cade: None, sdir: SdirConfig::OFF, ..everything_of_survpath() };
-    [fusion.into(), survpath.into(), abmil(Pool::Gated).into(), abmil(Pool::Max).into()]
+    let transmil = TransMilConfig { mixstyle, ..transmil() };
+    [fusion.into(), survpath.into(), abmil(Pool::Gated).into(), abmil(Pool::Max).into(), transmil.into()]
 }
 
 /// MCAT likewise. Not held against the CPU on a device: two encoders deep, rounding is all that there is to see.

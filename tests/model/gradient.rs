@@ -147,7 +147,8 @@ fn gradient_behind_mixstyle_matches_finite_differences() {
     // Statistics are constants to the gradient, so only what follows on them is compared.
     for config in mixed().into_iter().chain([mixed_mcat()]) {
         let behind = |name: &str| {
-            ["pool", "qkv", "feed_forward", "head"].iter().any(|part| name.contains(part)) && !name.contains("project")
+            ["pool", "qkv", "feed_forward", "layer", "position", "head"].iter().any(|part| name.contains(part))
+                && !name.contains("project")
         };
         assert_gradient_over(&with_patches(), &format!("{config:?}"), &config, Loss::Nll, 3, behind);
     }

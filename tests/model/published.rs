@@ -5,7 +5,7 @@ use std::path::Path;
 
 use onkos::features::Features;
 use onkos::model::{AbmilConfig, Batch, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, published};
-use onkos::model::{McatConfig, SnnConfig, SurvPathConfig};
+use onkos::model::{McatConfig, SnnConfig, SurvPathConfig, TransMilConfig};
 use onkos::nn::{Builder, Pass, grads_of};
 use onkos::ops::nll_survival::{NllSurvival, Reduction, risk};
 use onkos::{Device, Ragged, Tape, Tensor};
@@ -70,13 +70,14 @@ fn agrees(path: &Path, file: &Tensors, config: &ModelConfig, shape: &InputShape<
     println!("{what}: {compared} gradients compared");
 }
 
-/// Patches of one patient, which are representable in f32.
+/// Patches of each patient, which are representable in f32.
 fn patches(file: &Tensors, name: &str) -> (PatchShape<f64>, Patches) {
-    // With a batch of one, or without any.
+    // With a batch, or without any.
     let shape = file.shape(name);
     let (n, width) = (shape[shape.len() - 2], shape[shape.len() - 1]);
-    let features = Features::F32(Tensor::from_fn(&[n, width], |i| file.get(name)[i] as f32));
-    (PatchShape { width, standard: None }, Patches { features, bags: Ragged::uniform(1, n) })
+    let patients = if shape.len() > 2 { shape[0] } else { 1 };
+    let features = Features::F32(Tensor::from_fn(&[patients * n, width], |i| file.get(name)[i] as f32));
+    (PatchShape { width, standard: None }, Patches { features, bags: Ragged::uniform(patients, n) })
 }
 
 /// Expression by signature, of one patient.
@@ -165,6 +166,58 @@ fn attention_mil_agrees_with_the_published_model() {
     }
 }
 
+/// The configuration of a file, with what the published code does.
+fn config_of_transmil(file: &Tensors) -> TransMilConfig {
+    let width = file.shape("param._fc1.0.weight")[0];
+    TransMilConfig { width, landmarks: width / 2, padded: true, together: true, ..TransMilConfig::default() }
+}
+
+fn transmil(path: &Path) {
+    let file = Tensors::read(path);
+    let config = ModelConfig::from(config_of_transmil(&file));
+    let (of_patches, patches) = patches(&file, "in.data");
+    let shape = InputShape { genes: None, patches: Some(of_patches) };
+    let patients = vec![0; patches.bags.bags()];
+    agrees(path, &file, &config, &shape, &Batch { patients, genes: None, patches: Some(patches) });
+}
+
+#[test]
+fn transmil_agrees_with_the_published_model() {
+    transmil(&golden::path("models/transmil_n37.safetensors"));
+    transmil(&golden::path("models/transmil_n130.safetensors"));
+    if let Some(path) = golden::shared("models/transmil_published_n150.safetensors") {
+        transmil(&path);
+    }
+}
+
+/// Two patients: as published each of them has another risk when alone, and ours have the same.
+#[test]
+fn patients_of_transmil_do_not_depend_on_each_other_unless_they_go_together() {
+    let file = Tensors::read(&golden::path("models/transmil_n130.safetensors"));
+    for (padded, together) in [(true, true), (true, false), (false, false)] {
+        let config = ModelConfig::from(TransMilConfig { padded, together, ..config_of_transmil(&file) });
+        let (of_patches, both) = patches(&file, "in.data");
+        let (n, width) = (both.bags.bag(0).len(), of_patches.width);
+        let shape = InputShape { genes: None, patches: Some(of_patches) };
+        let builder = Builder::stored(published::from_published(&config, parameters(&file)).unwrap());
+        let (model, params) = Model::<f64>::build(&config, &shape, 4, builder).unwrap();
+        let logits = |patches: Patches| {
+            let (tape, patients) = (Tape::inference(Device::Cpu), vec![0; patches.bags.bags()]);
+            let batch = Batch { patients, genes: None, patches: Some(patches) };
+            model.forward(&Pass::new(&tape, &params, None), &batch).unwrap().prediction.value().host().to_vec()
+        };
+        let all = file.get("in.data");
+        let one = |p: usize| Features::F32(Tensor::from_fn(&[n, width], |i| all[p * n * width + i] as f32));
+        let alone: Vec<f64> =
+            (0..2).flat_map(|p| logits(Patches { features: one(p), bags: Ragged::uniform(1, n) })).collect();
+        let both = logits(both);
+        let off = |from: &[f64]| both.iter().zip(from).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+        let (alone, published) = (off(&alone), off(file.get("out.logits")));
+        assert!(if together { alone > 1e-4 } else { alone < 1e-13 }, "padded {padded}: {alone}");
+        assert!(if together { published < 1e-13 } else { published > 1e-4 }, "padded {padded}: {published}");
+    }
+}
+
 #[test]
 fn the_self_normalising_network_agrees_with_the_published_model() {
     for name in ["snn_omics_small", "snn_omics_big"] {
@@ -197,6 +250,14 @@ fn models_have_the_published_number_of_parameters() {
     let shape = InputShape { genes: None, patches: Some(PatchShape { width: 1024, standard: None }) };
     let (_, params) = Model::<f32>::build(&config, &shape, 4, Builder::new(0)).unwrap();
     assert_eq!(params.count(), 461_061 - 1, "one is the bias of the scores");
+    let (_, params) = Model::<f32>::build(&TransMilConfig::default().into(), &shape, 4, Builder::new(0)).unwrap();
+    assert_eq!(params.count(), 2_673_172);
+    if let Some(path) = golden::shared("models/transmil_published_n150.safetensors") {
+        let file = Tensors::read(&path);
+        let of = |name: &&str| name.starts_with("param.");
+        let each = file.names().into_iter().filter(of).map(|name| file.shape(name).iter().product::<usize>());
+        assert_eq!(params.count(), each.sum::<usize>());
+    }
 }
 
 #[test]

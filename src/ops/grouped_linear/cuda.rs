@@ -66,7 +66,7 @@ pub(super) fn backward<T: Real>(
     wants_x: bool,
 ) -> Result<(Option<Tensor<T>>, Tensor<T>, Tensor<T>)> {
     let (samples, groups, outputs) = (dims.samples, dims.groups.bags(), dims.outputs);
-    let (inner, db) = linear::inner(gpu, op.activation, samples, groups * outputs, kept, grad)?;
+    let (inner, db) = linear::inner(gpu, op.activation, samples, groups * outputs, Some(kept), grad)?;
     let offsets = dims.groups.on(gpu)?;
     let (b, s, i, o) = (samples as u32, groups as u32, dims.groups.rows() as u32, outputs as u32);
     let grid = Grid::new(groups, THREADS).times(dims.groups.longest().div_ceil(COLUMNS));

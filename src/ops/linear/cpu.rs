@@ -50,16 +50,18 @@ pub(super) fn backward<T: Real>(
     Dims { rows, inputs, outputs }: Dims,
     x: &Kept<T>,
     weight: &Tensor<T>,
-    kept: &Tensor<T>,
+    kept: Option<&Tensor<T>>,
     grad: &Tensor<T>,
     wants_x: bool,
 ) -> (Option<Tensor<T>>, Tensor<T>, Tensor<T>) {
     // dL/d(argument of the activation)
     let mut inner = grad.clone();
-    rows_mut(inner.host_mut(), outputs, |first, g| {
-        let kept = &kept.host()[first * outputs..][..g.len()];
-        op.activation.chain(g, kept);
-    });
+    if let Some(kept) = kept {
+        rows_mut(inner.host_mut(), outputs, |first, g| {
+            let kept = &kept.host()[first * outputs..][..g.len()];
+            op.activation.chain(g, kept);
+        });
+    }
     let inner = inner.host();
 
     let dx = wants_x.then(|| {

@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 
 kernels! { "linear":
     /// `inner = grad * f'(kept)` if it is asked for, and the sums of its columns over each chunk of `chunk` rows.
-    fn linear_inner(grad: In<f32> = rows * columns, kept: In<f32> = rows * columns, inner: Option<Out<f32>> = rows * columns,
+    fn linear_inner(grad: In<f32> = rows * columns, kept: Option<In<f32>> = rows * columns, inner: Option<Out<f32>> = rows * columns,
         sums: Out<f32> = rows.div_ceil(chunk) * columns, rows: u32, columns: u32, chunk: u32, function: u32);
     /// The sums of the columns, from those of the chunks.
     fn linear_bias(sums: In<f32> = chunks * columns, bias: Out<f32> = columns, chunks: u32, columns: u32);
@@ -72,13 +72,13 @@ pub(crate) fn grad_weight_bytes(
     product + sums * size_of::<f32>()
 }
 
-/// `dL/d(argument of the activation)`, and the sums of its columns.
+/// `dL/d(argument of the activation)`, and the sums of its columns. `kept` may be absent where there is no activation.
 pub(crate) fn inner<T: Real>(
     gpu: Gpu,
     function: Activation,
     rows: usize,
     columns: usize,
-    kept: &Tensor<T>,
+    kept: Option<&Tensor<T>>,
     grad: &Tensor<T>,
 ) -> Result<(Tensor<T>, Tensor<T>)> {
     let mut inner = match function {
@@ -106,7 +106,7 @@ pub(super) fn backward<T: Real>(
     Dims { rows, inputs, outputs }: Dims,
     x: &Kept<T>,
     weight: &Tensor<T>,
-    kept: &Tensor<T>,
+    kept: Option<&Tensor<T>>,
     grad: &Tensor<T>,
     wants_x: bool,
 ) -> Result<(Option<Tensor<T>>, Tensor<T>, Tensor<T>)> {

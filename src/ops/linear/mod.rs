@@ -32,8 +32,8 @@
 //! bits from run to run, but not whatever other rows there are (`docs/numerics.md`).
 //!
 //! # Cost
-//! Forward `2 N I O` flops, backward `4 N I O` (`2 N I O` for stored features); reads `x` once each way. Keeps `x` and
-//! `y` (for GELU the argument of the activation too).
+//! Forward `2 N I O` flops, backward `4 N I O` (`2 N I O` for stored features); reads `x` once each way. Keeps `x`, and
+//! `y` or, for GELU, the argument of the activation; neither of them for the identity.
 //!
 //! On a device bias and activation ride at the end of the product; backward is one pass over `dL/dy` and `y` for `G` and
 //! the sums of its columns, then a product for each gradient, that of the weight in at most 64 chunks of `4 O I` bytes.
@@ -90,6 +90,8 @@ impl Linear {
             Device::Cpu => cpu::forward(op, dims, &kept_x, &w, bias.map(Var::value)),
             Device::Cuda(gpu) => cuda::forward(gpu, op, dims, &kept_x, &w, bias.map(Var::value))?,
         };
+        // The gradient passes the identity as it is: nothing of the result is needed.
+        let kept_y = (op.activation != Activation::Identity).then_some(kept_y);
         let x = x.var();
         let (wants_x, device) = (x.wants_grad(), tape.device());
         let inputs: Vec<&Var<T>> = [&x, weight].into_iter().chain(bias).collect();
@@ -97,8 +99,8 @@ impl Linear {
         let [y] = tape.record(&inputs, [y], move |grads| {
             let Some(grad) = &grads[0] else { return Ok(vec![None; 2 + usize::from(has_bias)]) };
             let (dx, dw, db) = match device {
-                Device::Cpu => cpu::backward(op, dims, &kept_x, &w, &kept_y, grad, wants_x),
-                Device::Cuda(gpu) => cuda::backward(gpu, op, dims, &kept_x, &w, &kept_y, grad, wants_x)?,
+                Device::Cpu => cpu::backward(op, dims, &kept_x, &w, kept_y.as_ref(), grad, wants_x),
+                Device::Cuda(gpu) => cuda::backward(gpu, op, dims, &kept_x, &w, kept_y.as_ref(), grad, wants_x)?,
             };
             Ok([dx, Some(dw)].into_iter().chain(has_bias.then_some(Some(db))).collect())
         });
