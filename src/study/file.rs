@@ -234,8 +234,10 @@ impl StudyFile {
         let off = sdir.as_ref().is_some_and(|sdir| *sdir == SdirConfig::OFF);
         let nothing = "sdir is plugged in, but [sdir] is switched off for both modalities";
         wrong((off && plugins.iter().any(|plugin| plugin.has_sdir())).then(|| nothing.into()));
-        let mut model = host.model.clone();
-        model.entry("name").or_insert_with(|| Value::String(name.clone()));
+        let model_name = host.model.get("name").and_then(Value::as_str).unwrap_or(name);
+        let mut model = preset.model(model_name);
+        model.insert("name".into(), Value::String(name.clone()));
+        lay(&mut model, &host.model);
         let [mut train, mut inputs] = [preset.train(), preset.inputs()];
         for over in [&self.train, &host.train] {
             lay(&mut train, over);
@@ -367,6 +369,7 @@ mod tests {
     use super::*;
     use crate::config::{Loss, Sampling};
     use crate::data::Scaling;
+    use crate::model::TransMilConfig;
     use crate::ops::Sdir;
     use crate::ops::cade::Bandwidth;
     use crate::optim::OptimizerConfig;
@@ -405,6 +408,22 @@ mod tests {
             assert_eq!((train.select == Select::Last, inputs.rna_scaling), (validation == 0.0, Scaling::MinmaxGlobal));
             let Host { sdir, cade, .. } = &settings.hosts[0];
             assert_eq!((sdir.genes, sdir.patches, *cade), (sdir.patches, Some(Sdir::default()), Cade::default()));
+        }
+    }
+
+    #[test]
+    fn the_published_preset_has_what_published_models_do() {
+        let text = |preset| {
+            let of = "model = { name = \"transmil\", together = false }\nplugins = [\"none\"]";
+            format!("{preset}plugins = [\"none\"]\n[[hosts]]\nname = \"transmil\"\n[[hosts]]\nname = \"own\"\n{of}")
+        };
+        for (preset, padded, together) in [("preset = \"published\"\n", true, [true, false]), ("", false, [false; 2])] {
+            let (settings, problems) = resolve(&text(preset));
+            assert_eq!(problems, Vec::<String>::new());
+            for (host, together) in settings.hosts.iter().zip(together) {
+                let want = TransMilConfig { padded, together, ..TransMilConfig::default() };
+                assert_eq!(host.config.model, want.into(), "{preset}");
+            }
         }
     }
 

@@ -58,6 +58,8 @@ optimizer = { kind = "radam", beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_dec
 schedule = { decay = "cosine", warmup_epochs = 1.0 }
 "#;
 const PUBLISHED_INPUTS: &str = "rna_scaling = \"minmax-global\"\nstandardize_patches = false\n";
+/// What published models do that ours do not unless they are asked to.
+const PUBLISHED_TRANSMIL: &str = "padded = true\ntogether = true\n";
 /// An empty table is the published setting: half of the tokens masked, no gain.
 const PUBLISHED_SDIR: &str = "genes = {}\npatches = {}\n";
 
@@ -78,6 +80,11 @@ impl Preset {
 
     pub(super) fn inputs(self) -> Table {
         self.table(PUBLISHED_INPUTS)
+    }
+
+    /// What the settings of a model of this name start from.
+    pub(super) fn model(self, name: &str) -> Table {
+        self.table(if name == "transmil" { PUBLISHED_TRANSMIL } else { "" })
     }
 
     pub(super) fn sdir(self) -> Table {

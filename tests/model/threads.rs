@@ -1,6 +1,7 @@
 //! The same bits on one thread and on two.
 
 use onkos::config::Loss;
+use onkos::model::{ModelConfig, TransMilConfig};
 use onkos::train::Step;
 
 use crate::fixture::*;
@@ -19,16 +20,19 @@ fn gradients_of_a_step_do_not_depend_on_the_number_of_threads() {
     let source = Memory::sized(has, &[5; 150], 48);
     let mut config = everything();
     (config.width, config.attention_width, config.gene_hidden) = (24, 16, 6);
-    let (model, params) = source.build::<f32>(&config, 1);
-    let objective = source.objective(Loss::Cox);
-    assert_same_on_any_number_of_threads(|| {
-        // A source of its own, for it remembers what it was asked.
-        let source = Memory::sized(has, &[5; 150], 48);
-        let one = objective.step(&model, &params, &source, &[0, 1, 2, 3, 4, 5], NOISE).unwrap();
-        let batches = [vec![0, 1], vec![2, 3, 4, 5]];
-        let cohort = objective.cohort_step(&model, &params, &source, &batches, NOISE).unwrap();
-        (bits(&one), bits(&cohort))
-    });
+    let transmil = TransMilConfig { width: 24, heads: 2, landmarks: 40, ..transmil() };
+    for config in [ModelConfig::from(config), transmil.into()] {
+        let (model, params) = source.build::<f32>(&config, 1);
+        let objective = source.objective(Loss::Cox);
+        assert_same_on_any_number_of_threads(|| {
+            // A source of its own, for it remembers what it was asked.
+            let source = Memory::sized(has, &[5; 150], 48);
+            let one = objective.step(&model, &params, &source, &[0, 1, 2, 3, 4, 5], NOISE).unwrap();
+            let batches = [vec![0, 1], vec![2, 3, 4, 5]];
+            let cohort = objective.cohort_step(&model, &params, &source, &batches, NOISE).unwrap();
+            (bits(&one), bits(&cohort))
+        });
+    }
 }
 
 #[test]
