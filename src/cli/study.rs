@@ -18,7 +18,7 @@ pub(super) struct Study {
     /// The study file
     #[arg(value_name = "STUDY.toml")]
     file: PathBuf,
-    /// Trainings at a time, among which the threads are divided; results do not depend on it
+    /// Trainings at a time, among which the threads are divided; on cards one each, from --device on. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_one)]
     jobs: usize,
     /// Only tell what is wrong, or what there is to do; nothing is trained or written

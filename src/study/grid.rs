@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::cell::{self, Stored};
 use super::plan::{Cell, Plan};
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::train::Progress;
 
@@ -40,20 +40,40 @@ pub enum Event<'a> {
 /// How a study is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Running {
-    /// Cells at a time.
+    /// Cells at a time; on cards one each.
     pub jobs: usize,
-    /// Where they are trained.
+    /// Where they are trained: the CPU, whose threads they share, or the first of as many cards.
     pub device: Device,
+}
+
+impl Running {
+    /// The device of each that trains. Cards that are not of one kind would give results that differ in their last bits.
+    fn devices(&self) -> Result<Vec<Device>> {
+        let Device::Cuda(first) = self.device else { return Ok(vec![Device::Cpu; self.jobs]) };
+        let card = |ordinal: usize| {
+            let jobs = format!("--jobs {} takes a card each, from {first} on", self.jobs);
+            let refused =
+                |why: String| Err(Error::Device { name: format!("cuda:{ordinal}"), why: format!("{why}; {jobs}") });
+            let gpu = match Gpu::open(ordinal) {
+                Ok(gpu) => gpu,
+                Err(Error::Device { why, .. }) => return refused(why),
+                Err(why) => return Err(why),
+            };
+            let kind = |gpu: Gpu| (gpu.name(), gpu.capability());
+            if kind(gpu) != kind(first) {
+                return refused(format!("it is of another kind than {first} ({}, {})", gpu.name(), first.name()));
+            }
+            Ok(Device::Cuda(gpu))
+        };
+        let others = (1..self.jobs).map(|i| card(first.ordinal() + i));
+        std::iter::once(Ok(self.device)).chain(others).collect()
+    }
 }
 
 impl Plan {
     /// Trains every cell that is not finished and gives all of them, and how many were trained now.
     pub(super) fn fill(&self, running: Running, observe: &(dyn Fn(Event<'_>) + Sync)) -> Result<(Vec<Stored>, usize)> {
-        let Running { jobs, device } = running;
-        if jobs > 1 && device != Device::Cpu {
-            let want = "1 on a card, whose memory one training has for itself; or use --device cpu";
-            return Err(Error::Setting { name: "--jobs", want, value: jobs.to_string() });
-        }
+        let (device, devices) = (running.device, running.devices()?);
         let _lock = self.lock()?;
         let cells = self.cells();
         let keys: Vec<String> = cells.iter().map(|cell| cell::key(self, cell, device)).collect();
@@ -62,7 +82,7 @@ impl Plan {
         observe(Event::Start { finished: cells.len() - open.len(), cells: cells.len() });
 
         let (next, stop, failed) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
-        let work = || {
+        let work = |device: Device| {
             while let Some(&number) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -77,17 +97,17 @@ impl Plan {
                 observe(Event::Done { cell: this });
             }
         };
-        let (jobs, work) = (jobs.min(open.len()), &work);
+        let (jobs, work) = (running.jobs.min(open.len()), &work);
         if jobs <= 1 {
-            work();
+            work(device);
         } else {
             let threads = (crate::device::threads() / jobs).max(1);
             std::thread::scope(|scope| -> Result<()> {
-                for _ in 0..jobs {
+                for &device in &devices[..jobs] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|why| {
                         Error::Setting { name: "--jobs", want: "fewer", value: format!("{jobs}: {why}") }
                     })?;
-                    scope.spawn(move || pool.install(work));
+                    scope.spawn(move || pool.install(|| work(device)));
                 }
                 Ok(())
             })?;

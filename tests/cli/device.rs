@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::studies::TINY;
 use crate::study::{Answer, Study};
 
 /// The folder of the emulated driver: that of the run we are in, else the one that was built last.
@@ -115,6 +116,29 @@ fn a_card_is_found_with_all_that_is_known_of_it() {
 fn a_card_of_another_number_is_refused() {
     let Some(machine) = Machine::new() else { return };
     machine.run("check south.toml --device cuda:7", &[]).refused(&["device cuda:7", "the only device is cuda:0"]);
+}
+
+#[test]
+fn trainings_of_a_study_run_side_by_side_on_a_card_each() {
+    let Some(machine) = Machine::new() else { return };
+    let study = "study s.toml --device cuda:0";
+    // Small nets of genes alone: the emulated driver takes its time.
+    let small = TINY
+        .replace("name = \"fusion\"", "name = \"snn\"\nmodel = { widths = [4] }")
+        .replace("epochs = 2", "epochs = 1");
+    machine.study.write("s.toml", small);
+    let two = [("EMU_DEVICES", "2")];
+    machine.run(&format!("{study} --jobs 3"), &two).refused(&[
+        "cuda:2",
+        "the devices are cuda:0 to cuda:1",
+        "--jobs 3",
+    ]);
+    machine.run(&format!("{study} --jobs 2"), &[]).refused(&["cuda:1", "the only device is cuda:0", "a card each"]);
+    machine.run(&format!("{study} --jobs 2"), &two).succeeded();
+    let side_by_side = machine.study.read("s-results/study.json");
+    std::fs::remove_dir_all(machine.study.path("s-results")).unwrap();
+    machine.run(study, &[]).succeeded();
+    assert!(machine.study.read("s-results/study.json") == side_by_side);
 }
 
 #[test]
