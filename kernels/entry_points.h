@@ -151,6 +151,11 @@ extern "C" __global__ void nll_survival_forward(const float* __restrict__ logits
 extern "C" __global__ void nll_survival_sum(const double* __restrict__ partials, float* __restrict__ loss, unsigned int chunks, double divisor);
 extern "C" __global__ void nll_survival_backward(const float* __restrict__ gradient, const float* __restrict__ grad, float* __restrict__ dx, unsigned long long n);
 
+// outer.cu
+extern "C" __global__ void outer_forward(const float* __restrict__ u, const float* __restrict__ v, float* __restrict__ y, unsigned int rows, unsigned int p, unsigned int q, unsigned int ones);
+extern "C" __global__ void outer_left(const float* __restrict__ v, const float* __restrict__ grad, float* __restrict__ du, unsigned int rows, unsigned int p, unsigned int q, unsigned int ones);
+extern "C" __global__ void outer_right(const float* __restrict__ u, const float* __restrict__ grad, float* __restrict__ dv, unsigned int rows, unsigned int p, unsigned int q, unsigned int ones);
+
 // pathway_attention.cu
 extern "C" __global__ void pathway_attention_forward(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table, float* __restrict__ out, float* __restrict__ log_sum, unsigned int n, unsigned int m, unsigned int tasks, unsigned int rows, unsigned int heads, unsigned int d, unsigned int q_step, unsigned int k_step, unsigned int k_at, float scale);
 extern "C" __global__ void pathway_attention_join(const float* __restrict__ parts, const float* __restrict__ part_log, const unsigned int* __restrict__ places, float* __restrict__ out, float* __restrict__ log_sum, unsigned int rows, unsigned int slots, unsigned int heads, unsigned int d);

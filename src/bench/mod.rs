@@ -20,6 +20,7 @@ mod layer_norm;
 mod linear;
 mod mixstyle;
 mod nll_survival;
+mod outer;
 mod pathway_attention;
 mod sdir;
 mod segment_max;
@@ -131,6 +132,7 @@ pub fn registry() -> Vec<Case> {
         add::cases(),
         concat::cases(),
         arrange::cases(),
+        outer::cases(),
         gather::cases(),
         fusion::cases(),
     ];

@@ -22,6 +22,7 @@ pub(crate) mod matmul_cuda;
 mod matmul_hopper;
 pub mod mixstyle;
 pub mod nll_survival;
+pub mod outer;
 mod parallel;
 pub mod pathway_attention;
 pub mod sdir;
@@ -50,6 +51,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use mixstyle::MixStyle;
 pub use nll_survival::NllSurvival;
+pub use outer::Outer;
 pub use pathway_attention::PathwayAttention;
 pub use sdir::Sdir;
 pub use segment_max::SegmentMax;
@@ -84,6 +86,7 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static Signature> {
         linear::KERNELS,
         mixstyle::KERNELS,
         nll_survival::KERNELS,
+        outer::KERNELS,
         pathway_attention::KERNELS,
         sdir::KERNELS,
         segment_max::KERNELS,

@@ -27,6 +27,7 @@ mod linear_cublaslt;
 mod mixstyle;
 mod nll_survival;
 mod optim;
+mod outer;
 mod pathway_attention;
 mod sdir;
 mod segment_max;
