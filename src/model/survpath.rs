@@ -180,10 +180,16 @@ impl<T: Real> SurvPath<T> {
         let bags = [genes.bags.clone(), patches.bags.clone()];
         // Tokens are let go of as soon as they are normalised: without a record nothing else holds them.
         let packed = |tokens: Tokens<T>| self.qkv.forward(pass, &self.norm.forward(pass, &tokens.rows)?);
-        let attended = {
+        let (attended, weights) = {
             let (genes, patches) = (packed(genes)?, packed(patches)?);
+            let (genes, patches) = ((&genes, &bags[0]), (&patches, &bags[1]));
             let attention = PathwayAttention { heads: c.heads };
-            attention.forward(pass.tape, (&genes, &bags[0]), (&patches, &bags[1]))?
+            if pass.weighs() {
+                let (attended, weights) = attention.weighed(pass.tape, genes, patches)?;
+                (attended, Some(weights))
+            } else {
+                (attention.forward(pass.tape, genes, patches)?, None)
+            }
         };
         let mut means = Vec::new();
         for ((rows, bags), name) in attended.iter().zip(&bags).zip(["genes", "patches"]) {
@@ -195,6 +201,6 @@ impl<T: Real> SurvPath<T> {
         }
         let joined = Concat.forward(pass.tape, &means.iter().collect::<Vec<_>>())?;
         let prediction = self.risk.forward(pass, &self.hidden.forward(pass, &joined)?)?;
-        Ok(Output { prediction, attention: Attention { patches: None, genes: None } })
+        Ok(Output { prediction, attention: Attention { patches: weights, genes: None } })
     }
 }

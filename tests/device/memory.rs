@@ -6,7 +6,7 @@ use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
     AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, McatConfig, Model, ModelConfig, Pool, Recipe,
-    SdirConfig, Source, SurvPathConfig, predict,
+    SdirConfig, Source, SurvPathConfig, forward,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
@@ -168,7 +168,7 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
     };
     let noise = Noise { seed: 1, epoch: 0 };
     // Constants of the layers, which stay, are there before anything is measured.
-    drop(predict(&model, &params, &source, &batches[0], None).unwrap());
+    drop(forward(&model, &params, &source, &batches[0], None, true).unwrap());
     let patches = |batch: &[usize]| batch.iter().map(|&p| Source::<f32>::patches(&source, p)).sum();
     [true, false].map(|training| {
         gpu.synchronize().unwrap();
@@ -177,7 +177,7 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
         match (training, case.cohort) {
             (true, true) => drop(objective.cohort_step(&model, &params, &source, &batches, noise).unwrap()),
             (true, false) => drop(objective.step(&model, &params, &source, &batches[0], noise).unwrap()),
-            (false, _) => drop(predict(&model, &params, &source, &batches[0], None).unwrap()),
+            (false, _) => drop(forward(&model, &params, &source, &batches[0], None, true).unwrap()),
         }
         let size = BatchSize { patients: batches[0].len(), patches: patches(&batches[0]) };
         // Gradients of parameters are there in any case, those of a cohort beside those of a batch.
