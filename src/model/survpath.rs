@@ -25,8 +25,9 @@
 //! sizes, 98.6 % of them in the gene nets.
 //!
 //! # Where it deviates from the published code
-//! - Bags are ragged. The published training cuts a slide to 4096 patches and pads shorter ones with zeros that take part in
-//!   the attention and in the mean: `train.patches_per_patient = 4096` does the former, the latter cannot be had.
+//! - Bags are ragged. The published training cuts a slide to 4096 patches and pads shorter ones with rows of zeros that take part in
+//!   the attention and in the mean; its evaluation does neither. `train.patches_per_patient = 4096` and `train.pad_to = 4096` do
+//!   the same, and are off unless they are asked for.
 //! - Patches are standardised unless `inputs.standardize_patches = false`.
 //! - A patient without slides, or without expression, has an empty bag of it, whose mean is zero.
 //! - For a log risk the last layer has no bias.
