@@ -48,8 +48,8 @@
 //!
 //! The preset `published` is the training script of arXiv 2507.08340: RAdam with 5e-4 and a weight decay of 1e-3, 100 epochs,
 //! batches of one patient, cosine with one epoch of warm-up, discrete-time loss with alpha 1/2 and four bins, sampling balanced
-//! over bins and censoring, 4,096 patches a patient in training (of more a sample, behind fewer rows of zeros, for every host as
-//! its loader does), one minimum and maximum for all genes. What of it cannot be said here:
+//! over bins and censoring, 4,096 patches a patient in training (of more a sample, behind fewer rows of zeros, whatever the host),
+//! one minimum and maximum for all genes. What of it cannot be said here:
 //!
 //! - Patients are sampled by the epoch in equal shares of each kind, as even as can be; the script draws with replacement.
 //! - The endpoint is that of the cohort file: the script takes disease-specific survival (`endpoint = "dss"`).
