@@ -10,10 +10,10 @@
 //!   dropped.
 //!
 //! Weights are a patient's: they sum to one over all slides of the patient together. The share of a slide is the sum of its
-//! own. Two things are left as the model has them: in `survpath` gene tokens attend to gene tokens and to patches together, so that
-//! patches have what the former leave, and sum to less than one; and a patient without expression has no gene tokens, which alone
-//! say where `survpath`, `mcat` and `motcat` look, so that all weights are 0. They are the mean over the gene tokens of the patient,
-//! in `motcat` the part of the transport plan that a patch has.
+//! own. Where gene tokens say what is looked at, a weight is the mean over those of the patient (`survpath`, `mcat`), or the
+//! part of the transport plan that a patch has (`motcat`), as the model has it: in `survpath` gene tokens attend to gene tokens
+//! and to patches together, so that patches have what the former leave, and sum to less than one; and a patient without
+//! expression has no gene tokens, so that all weights are 0.
 //!
 //! Weights are after the softmax, and say nothing about better or worse, only about how much a patch counted.
 //!
