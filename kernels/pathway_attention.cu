@@ -204,6 +204,35 @@ pathway_attention_dot(const float* __restrict__ out, const float* __restrict__ g
 // Weights w and what is owed to scores, of queries (log, dot) and the keys whose scores and values' products are given.
 __device__ __forceinline__ float weight_of(float score, float scale, float log) { return expf(score * scale - log); }
 
+// The mean weight of each key over the queries of its patient, in their order; 0 without any. A block has all slices of its head.
+extern "C" __global__ void __launch_bounds__(128)
+pathway_attention_weights(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
+                          const float* __restrict__ log_sum, float* __restrict__ weights, unsigned int /* n */, unsigned int /* m */,
+                          unsigned int /* tasks */, unsigned int heads, unsigned int d, unsigned int q_step, unsigned int k_step,
+                          unsigned int k_at, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    Head h(d);
+    h.head = blockIdx.y, h.slice = 0;
+    float *const k = memory, *const other = k + h.slices * ROWS * PITCH;
+    const Task task = task_of(table);
+    h.keep(k, keys + k_at, k_step, task);
+    float sum = 0.f;
+    for (unsigned at = 0; at < task.others; at += ROWS) {
+        const unsigned first = task.other + at, count = task.others - at < ROWS ? task.others - at : ROWS;
+        float s[8], here = 0.f;
+        scores(s, h, k, other, queries, q_step, first, count);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const unsigned j = part_of() + 4 * i;
+            if (j < count) here += weight_of(s[i], scale, log_sum[(first + j) * (size_t)heads + h.head]);
+        }
+        sum += here;
+    }
+    sum = warp_fold<Add, 4>(sum);
+    const float mean = task.others ? sum / float(task.others) : 0.f;
+    if (row_of() < task.count && part_of() == 0) weights[(task.result + row_of()) * (size_t)heads + h.head] = mean;
+}
+
 // The gradient of queries over a range of keys.
 extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_queries(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,

@@ -148,6 +148,22 @@ transport_join(const float* __restrict__ parts, const unsigned int* __restrict__
     out[at] = sum;
 }
 
+// What part of the plan of its bag each patch has; 0 of an empty plan. One block a bag, a warp a patch.
+extern "C" __global__ void __launch_bounds__(256)
+transport_weights(const float* __restrict__ plan, const unsigned int* __restrict__ patch_offset, float* __restrict__ weights,
+                  unsigned int /* n */, unsigned int /* bags */, unsigned int width) {
+    const unsigned begin = patch_offset[blockIdx.x], end = patch_offset[blockIdx.x + 1], lane = threadIdx.x % 32;
+    double total = 0.0;  // of patches of a long bag each may be less than a rounding of it in f32
+    for (size_t i = begin + threadIdx.x / 32; i < end; i += 8) {
+        float sum = 0.f;
+        for (unsigned j = lane; j < width; j += 32) sum += plan[i * width + j];
+        sum = warp_sum(sum);
+        if (lane == 0) weights[i] = sum, total += sum;
+    }
+    total = block_sum(total);  // and with that all sums are there
+    for (size_t i = begin + threadIdx.x; i < end; i += blockDim.x) weights[i] = total == 0.0 ? 0.f : float(weights[i] / total);
+}
+
 // The gradient of the patches, of which the plan is none. A thread an element.
 extern "C" __global__ void __launch_bounds__(256)
 transport_backward(const float* __restrict__ grad, const float* __restrict__ plan, const unsigned int* __restrict__ patch_offset,

@@ -111,6 +111,11 @@ pub struct TrainConfig {
     /// Patches of a patient that are trained on in an epoch, at most: of more, so many are drawn anew each epoch. 0 trains
     /// on all. Validation, evaluation and prediction see all patches in any case.
     pub patches_per_patient: usize,
+    /// Rows of a patient with slides in training, at least: one with fewer patches has rows of zeros behind them, zeros of the
+    /// features as they are stored, which are patches to the model, to its attention and to its means. 0 pads nothing.
+    /// Validation, evaluation and prediction pad nothing in any case. The published training of SurvPath pads to 4096, as many
+    /// as it shows at most.
+    pub pad_to: usize,
     /// How often each patient comes in an epoch.
     pub sampling: Sampling,
     /// What is minimised.
@@ -156,6 +161,7 @@ impl Default for TrainConfig {
             batch: 64,
             patches_per_batch: 262_144,
             patches_per_patient: 0,
+            pad_to: 0,
             sampling: Sampling::Uniform,
             loss: Loss::Cox,
             ties: Ties::Efron,
@@ -196,6 +202,13 @@ impl RunConfig {
                 t.batch.to_string(),
             ),
             ("train.patches_per_batch", t.patches_per_batch > 0, "at least 1", t.patches_per_batch.to_string()),
+            ("train.pad_to", t.pad_to <= 1_000_000, "at most 1000000", t.pad_to.to_string()),
+            (
+                "train.pad_to",
+                t.patches_per_patient == 0 || t.pad_to <= t.patches_per_patient,
+                "at most train.patches_per_patient, unless that is 0",
+                t.pad_to.to_string(),
+            ),
             ("train.bins", (2..=1000).contains(&t.bins), "between 2 and 1000", t.bins.to_string()),
             ("train.nll_alpha", (0.0..=1.0).contains(&t.nll_alpha), "between 0 and 1", t.nll_alpha.to_string()),
             (
@@ -278,5 +291,15 @@ mod tests {
             config.check().unwrap_err().to_string(),
             "train.validation must be at least 0 and below 1, but is 1"
         );
+        let mut config = RunConfig::default();
+        (config.train.patches_per_patient, config.train.pad_to) = (100, 101);
+        let want = "train.pad_to must be at most train.patches_per_patient, unless that is 0, but is 101";
+        assert_eq!(config.check().unwrap_err().to_string(), want);
+        for (most, pad_to) in [(101, 101), (0, 101), (100, 0)] {
+            (config.train.patches_per_patient, config.train.pad_to) = (most, pad_to);
+            config.check().unwrap();
+        }
+        (config.train.patches_per_patient, config.train.pad_to) = (0, 1_000_001);
+        assert!(config.check().unwrap_err().to_string().starts_with("train.pad_to must be at most 1000000"));
     }
 }

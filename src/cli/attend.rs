@@ -14,8 +14,8 @@ use crate::run::Run;
 
 /// Heat maps: the attention of a trained model over the patches of slides, of the pass that gives the risk.
 ///
-/// Weights sum to one over all slides of a patient; percentiles are within a slide. Places are level-0 pixels unless the unit
-/// says something else.
+/// Weights sum to one over all slides of a patient, in survpath to less, as genes look at genes too; percentiles are within a
+/// slide. Places are level-0 pixels unless the unit says something else.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true).args(["slides", "cases"]))]
 pub(super) struct Attend {

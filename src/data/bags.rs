@@ -55,29 +55,30 @@ impl Piece {
     }
 }
 
-/// What is wanted of the bag of a patient: all of it, or some rows, ascending.
+/// What is wanted of the bag of a patient: all of it, or some rows, ascending; and so many rows of zeros behind them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Part {
     pub(crate) patient: usize,
     pub(crate) rows: Option<Vec<usize>>,
+    pub(crate) padding: usize,
 }
 
 impl Part {
     pub(crate) fn all(patient: usize) -> Part {
-        Part { patient, rows: None }
+        Part { patient, rows: None, padding: 0 }
     }
 }
 
-/// Consecutive rows that are wanted: a piece, and rows of its file.
+/// Consecutive rows that are wanted: a piece, and rows of its file; without a piece so many rows of zeros.
 #[derive(Clone, Debug)]
 pub(crate) struct Run<'a> {
-    piece: &'a Piece,
+    piece: Option<&'a Piece>,
     rows: Range<usize>,
 }
 
-/// What one task reads: ranges of bytes of a file.
+/// What one task reads: ranges of bytes of a file; without a piece, zeros.
 struct Job<'a> {
-    piece: &'a Piece,
+    piece: Option<&'a Piece>,
     spans: Vec<Range<usize>>,
     bytes: usize,
 }
@@ -85,7 +86,10 @@ struct Job<'a> {
 impl Job<'_> {
     /// Copies into exactly as many bytes, past the caches if they cannot hold what this is a part of.
     fn copy(&self, to: &mut [u8], passing: bool) -> Option<Problem> {
-        let file = &self.piece.file;
+        let Some(Piece { file, .. }) = self.piece else {
+            to.fill(0);
+            return None;
+        };
         match &self.spans[..] {
             [span] => match file.slice(span.clone()).filter(|_| passing) {
                 Some(bytes) => {
@@ -163,7 +167,7 @@ impl Bags {
 
     /// The number of rows of a part.
     pub(crate) fn rows(&self, part: &Part) -> usize {
-        part.rows.as_ref().map_or_else(|| self.ragged.bag(part.patient).len(), Vec::len)
+        part.rows.as_ref().map_or_else(|| self.ragged.bag(part.patient).len(), Vec::len) + part.padding
     }
 
     /// The parts as elements of `T`, whose size must be that of the element type.
@@ -183,28 +187,38 @@ impl Bags {
     pub(crate) fn runs(&self, parts: &[Part]) -> Vec<Run<'_>> {
         let mut runs = Vec::new();
         for part in parts {
-            let pieces = &self.pieces[part.patient];
-            let Some(rows) = &part.rows else {
-                runs.extend(
-                    pieces.iter().map(|piece| Run { piece, rows: piece.first_row..piece.first_row + piece.rows }),
-                );
-                continue;
-            };
-            let (mut wanted, mut end) = (rows.iter().copied().peekable(), 0);
-            for piece in pieces {
-                let start = end;
-                end += piece.rows;
-                while let Some(row) = wanted.next_if(|&row| row < end) {
-                    let mut rows = row..row + 1;
-                    while wanted.next_if(|&next| next == rows.end && next < end).is_some() {
-                        rows.end += 1;
-                    }
-                    let in_file = |row: usize| row - start + piece.first_row;
-                    runs.push(Run { piece, rows: in_file(rows.start)..in_file(rows.end) });
-                }
+            self.runs_of(part, &mut runs);
+            if part.padding > 0 {
+                runs.push(Run { piece: None, rows: 0..part.padding });
             }
         }
         runs
+    }
+
+    /// Those of a bag.
+    fn runs_of<'a>(&'a self, part: &Part, runs: &mut Vec<Run<'a>>) {
+        let pieces = &self.pieces[part.patient];
+        match &part.rows {
+            None => runs.extend(pieces.iter().map(|piece| {
+                let rows = piece.first_row..piece.first_row + piece.rows;
+                Run { piece: Some(piece), rows }
+            })),
+            Some(rows) => {
+                let (mut wanted, mut end) = (rows.iter().copied().peekable(), 0);
+                for piece in pieces {
+                    let start = end;
+                    end += piece.rows;
+                    while let Some(row) = wanted.next_if(|&row| row < end) {
+                        let mut rows = row..row + 1;
+                        while wanted.next_if(|&next| next == rows.end && next < end).is_some() {
+                            rows.end += 1;
+                        }
+                        let in_file = |row: usize| row - start + piece.first_row;
+                        runs.push(Run { piece: Some(piece), rows: in_file(rows.start)..in_file(rows.end) });
+                    }
+                }
+            }
+        }
     }
 
     /// Copies bytes of some runs, one after another, from byte `from` of all of them on.
@@ -217,7 +231,7 @@ impl Bags {
         let mut wrong: Vec<Option<Problem>> = jobs.iter().map(|_| None).collect();
         for (job, wrong) in jobs.into_iter().zip(&mut wrong) {
             let (to, rest) = left.split_at_mut(job.bytes);
-            let waits = job.piece.file.is_absent(&job.spans);
+            let waits = job.piece.is_some_and(|piece| piece.file.is_absent(&job.spans));
             if waits { &mut absent } else { &mut here }.push((job, to, wrong));
             left = rest;
         }
@@ -234,7 +248,9 @@ impl Bags {
                     threads.spawn(|| {
                         let next = || absent.lock().unwrap_or_else(PoisonError::into_inner).next();
                         while let Some((job, to, wrong)) = next() {
-                            job.piece.file.wait(&job.spans);
+                            if let Some(piece) = job.piece {
+                                piece.file.wait(&job.spans);
+                            }
                             pool.spawn(move |_| *wrong = job.copy(to, passing));
                         }
                     });
@@ -255,7 +271,7 @@ impl Bags {
     fn jobs<'a>(&self, runs: &[Run<'a>], from: usize, len: usize) -> Vec<Job<'a>> {
         let row_bytes = self.width * self.dtype.bytes();
         let (mut skip, mut left, mut jobs) = (from, len, Vec::<Job<'a>>::new());
-        for Run { piece, rows } in runs {
+        for &Run { piece, ref rows } in runs {
             let bytes = rows.len() * row_bytes;
             if bytes <= skip {
                 skip -= bytes;
@@ -267,13 +283,19 @@ impl Bags {
             let start = rows.start * row_bytes + skip;
             let span = start..start + (bytes - skip).min(left);
             (skip, left) = (0, left - span.len());
-            let block = piece.file.block_rows() * row_bytes;
+            let Some(file) = piece.map(|piece| &piece.file) else {
+                jobs.push(Job { piece, bytes: span.len(), spans: vec![span] });
+                continue;
+            };
+            let block = file.block_rows() * row_bytes;
             let whole =
                 |span: &Range<usize>| span.start.is_multiple_of(row_bytes) && span.end.is_multiple_of(row_bytes);
             if let Some(job) = jobs.last_mut().filter(|job| {
                 let last = &job.spans[job.spans.len() - 1];
                 let apart = whole(&span) && whole(&job.spans[0]) && last.end <= span.start;
-                std::ptr::eq(job.piece, *piece) && apart && job.bytes + span.len() <= block
+                job.piece.zip(piece).is_some_and(|(last, this)| std::ptr::eq(last, this))
+                    && apart
+                    && job.bytes + span.len() <= block
             }) {
                 job.bytes += span.len();
                 job.spans.push(span);

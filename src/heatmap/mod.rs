@@ -10,7 +10,12 @@
 //!   dropped.
 //!
 //! Weights are a patient's: they sum to one over all slides of the patient together. The share of a slide is the sum of its
-//! own. They are after the softmax, and say nothing about better or worse, only about how much a patch counted.
+//! own. Where gene tokens say what is looked at, a weight is the mean over those of the patient (`survpath`, `mcat`), or the
+//! part of the transport plan that a patch has (`motcat`), as the model has it: in `survpath` gene tokens attend to gene tokens
+//! and to patches together, so that patches have what the former leave, and sum to less than one; and a patient without
+//! expression has no gene tokens, so that all weights are 0.
+//!
+//! Weights are after the softmax, and say nothing about better or worse, only about how much a patch counted.
 //!
 //! The percentile of a patch is within its slide, by the mean rank of ties: `100 (less + (same + 1) / 2) / n` for `less`
 //! patches with a smaller weight and `same` with this one, itself included. The highest of many is 100; all alike are in the
@@ -147,7 +152,7 @@ pub struct Map {
     pub patches: usize,
     /// Patches of all slides of the patient.
     pub patches_of_case: usize,
-    /// The part of the patient's attention that lies on this slide.
+    /// The part of the patient's attention that lies on this slide: the sum of its weights.
     pub share: f64,
     /// What places are measured in; none without places.
     pub unit: Option<CoordUnit>,

@@ -30,6 +30,8 @@ pub struct CohortSource<'a> {
     modality_dropout: f64,
     /// The patches of a patient that training shows at most.
     most: usize,
+    /// The rows that training gives of a patient who has patches, at least.
+    least: usize,
     /// The name of each patient, for draws.
     names: Arc<[u32]>,
     device: Device,
@@ -114,6 +116,7 @@ impl<'a> CohortSource<'a> {
             patches,
             modality_dropout: 0.0,
             most: usize::MAX,
+            least: 0,
             names: cohort.patients.iter().map(|patient| name32(&patient.case)).collect(),
             device: Device::Cpu,
             footprint: Footprint::new(recipe, dtype),
@@ -140,9 +143,23 @@ impl<'a> CohortSource<'a> {
         CohortSource { most: if patches_per_patient == 0 { usize::MAX } else { patches_per_patient }, ..self }
     }
 
-    /// The patches of patient `p` that a training pass shows, to compose its batches by.
+    /// The same source, giving at least so many rows of a patient who has patches in training: rows of zeros, of the features as they
+    /// are stored, behind fewer patches; 0 pads nothing. To the model they are patches. Without noise there are none.
+    ///
+    /// # Panics
+    /// If the features lie on a device already, where the zeros lie behind them: to be said before [`on`](Self::on).
+    #[must_use]
+    pub fn padding(self, pad_to: usize) -> CohortSource<'a> {
+        assert!(!matches!(self.patches, Some(Store::Device(_))), "the features are on the device already");
+        CohortSource { least: pad_to, ..self }
+    }
+
+    /// The patches of patient `p` that a training pass shows, with those of zeros, to compose its batches by.
     pub fn training_patches(&self, p: usize) -> usize {
-        self.patches(p).min(self.most)
+        match self.patches(p) {
+            0 => 0,
+            patches => patches.min(self.most).max(self.least),
+        }
     }
 
     /// The same source with its batches on a device. Features that take at most `room` bytes are copied there now and
@@ -154,7 +171,9 @@ impl<'a> CohortSource<'a> {
     pub fn on(self, device: Device, room: u64) -> Result<CohortSource<'a>> {
         let genes = self.genes.as_ref().map(|genes| genes.to(device)).transpose()?;
         let patches = match (&self.patches, device, &self.cohort.slides) {
-            (Some(_), Device::Cuda(gpu), Some(bags)) => Some(Store::of(gpu, bags, self.names.clone(), room)?),
+            (Some(_), Device::Cuda(gpu), Some(bags)) => {
+                Some(Store::of(gpu, bags, self.names.clone(), room, self.least)?)
+            }
             (Some(_), Device::Cpu, Some(bags)) => Some(Store::feed(device, bags, self.names.clone())?),
             _ => None,
         };
@@ -264,7 +283,7 @@ impl<'a> CohortSource<'a> {
     ) -> Result<Features> {
         // A hidden bag is an empty one.
         let shown = patients.iter().zip(rows.iter()).filter(|(_, bag)| !bag.is_empty());
-        let order = Order { patients: shown.map(|(&p, _)| p).collect(), noise, most: self.most };
+        let order = self.order(shown.map(|(&p, _)| p).collect(), noise);
         match from {
             Store::Files => Ok(bags.gather_parts(&order.parts(bags, &self.names))?.0),
             Store::Device(all) => {
@@ -272,20 +291,29 @@ impl<'a> CohortSource<'a> {
                 let (mut starts, mut lengths) = (Vec::new(), Vec::new());
                 for part in order.parts(bags, &self.names) {
                     let bag = bags.ragged().bag(part.patient);
-                    let Some(rows) = part.rows else {
-                        starts.push(bag.start);
-                        lengths.push(bag.len());
-                        continue;
+                    let mut push = |start: usize, length: usize| {
+                        starts.push(start);
+                        lengths.push(length);
                     };
-                    for run in rows.chunk_by(|row, next| row + 1 == *next) {
-                        starts.push(bag.start + run[0]);
-                        lengths.push(run.len());
+                    match part.rows {
+                        None => push(bag.start, bag.len()),
+                        Some(rows) => {
+                            let runs = rows.chunk_by(|row, next| row + 1 == *next);
+                            runs.for_each(|run| push(bag.start + run[0], run.len()));
+                        }
+                    }
+                    if part.padding > 0 {
+                        push(bags.ragged().rows(), part.padding);
                     }
                 }
                 Gather.features(all, &starts, &Ragged::from_lengths(lengths))
             }
             Store::Feed(feed) => lock(feed).take(order),
         }
+    }
+
+    fn order(&self, patients: Vec<usize>, noise: Option<Noise>) -> Order {
+        Order { patients, noise, most: self.most, least: self.least }
     }
 
     fn has_genes(&self, p: usize) -> bool {
@@ -307,7 +335,7 @@ impl<'a> CohortSource<'a> {
     /// What of a batch a pass shows the patches of.
     fn visible(&self, batch: &[usize], noise: Option<Noise>) -> Order {
         let shown = batch.iter().filter(|&&p| self.patches(p) > 0 && self.shown(p, self.name(p), noise).1);
-        Order { patients: shown.copied().collect(), noise, most: self.most }
+        self.order(shown.copied().collect(), noise)
     }
 
     fn name(&self, p: usize) -> u32 {
@@ -316,10 +344,11 @@ impl<'a> CohortSource<'a> {
 }
 
 impl Store {
-    fn of(gpu: Gpu, bags: &Bags, names: Arc<[u32]>, room: u64) -> Result<Store> {
-        let bytes = (bags.ragged().rows() * bags.width() * bags.dtype().bytes()) as u64;
+    /// Behind features that stay on the device lie so many rows of zeros.
+    fn of(gpu: Gpu, bags: &Bags, names: Arc<[u32]>, room: u64, padding: usize) -> Result<Store> {
+        let bytes = ((bags.ragged().rows() + padding) * bags.width() * bags.dtype().bytes()) as u64;
         if bytes <= room {
-            match feed::all(gpu, bags) {
+            match feed::all(gpu, bags, padding) {
                 Ok(features) => return Ok(Store::Device(features)),
                 // Somebody else took the room.
                 Err(Error::DeviceMemory { .. }) => {}

@@ -59,9 +59,13 @@ impl Coming {
     }
 }
 
-/// The features of all patients on a device, `[N, L]`: what is launched after this waits for the copy.
-pub(super) fn all(gpu: Gpu, bags: &Bags) -> Result<Features> {
-    let parts: Vec<Part> = (0..bags.ragged().bags()).map(Part::all).collect();
+/// The features of all patients on a device, `[N, L]`, and behind them so many rows of zeros: what is launched after this waits for
+/// the copy.
+pub(super) fn all(gpu: Gpu, bags: &Bags, padding: usize) -> Result<Features> {
+    let mut parts: Vec<Part> = (0..bags.ragged().bags()).map(Part::all).collect();
+    if let Some(last) = parts.last_mut() {
+        last.padding = padding;
+    }
     Ok(Coming::start(&mut Uploader::new(gpu)?, bags, &parts)?.land())
 }
 
@@ -73,6 +77,8 @@ pub(super) struct Order {
     pub(super) noise: Option<Noise>,
     /// The patches of a patient that a training pass shows at most.
     pub(super) most: usize,
+    /// The rows that it gives of a patient at least: zeros behind fewer patches.
+    pub(super) least: usize,
 }
 
 impl Order {
@@ -83,15 +89,18 @@ impl Order {
             let all = bags.ragged().bag(patient).len();
             let noise = self.noise.filter(|_| all > self.most);
             let draws = noise.map(|noise| Draws::new(noise.seed, noise.epoch, "patches.sample"));
-            Part { patient, rows: draws.map(|draws| draws.of(names[patient]).sample(all, self.most)) }
+            let rows = draws.map(|draws| draws.of(names[patient]).sample(all, self.most));
+            let shown = rows.as_ref().map_or(all, Vec::len);
+            let padding = self.noise.map_or(0, |_| self.least.saturating_sub(shown));
+            Part { patient, rows, padding }
         };
         self.patients.iter().map(part).collect()
     }
 
     /// The rows of all these parts.
     fn rows(&self, bags: &Ragged) -> usize {
-        let most = if self.noise.is_some() { self.most } else { usize::MAX };
-        self.patients.iter().map(|&p| bags.bag(p).len().min(most)).sum()
+        let (most, least) = if self.noise.is_some() { (self.most, self.least) } else { (usize::MAX, 0) };
+        self.patients.iter().map(|&p| bags.bag(p).len().min(most).max(least)).sum()
     }
 }
 
@@ -256,7 +265,7 @@ mod tests {
     }
 
     fn order(patients: &[usize]) -> Order {
-        Order { patients: patients.to_vec(), noise: None, most: usize::MAX }
+        Order { patients: patients.to_vec(), noise: None, most: usize::MAX, least: 0 }
     }
 
     fn address(features: &Features) -> usize {

@@ -226,7 +226,8 @@ impl Footprint {
         if !training {
             let packing = patches * (2 * d + 3 * e) + tokens * 3 * e;
             let attending = n * (4 * e + h) + slots * (e + h);
-            return packing.max(attending).max(tokens * 3 * d) * WORD + copies;
+            // The weights of patches are there in a pass that is asked for them: from the attention to the end.
+            return (packing.max(attending).max(tokens * 3 * d) + patches * h) * WORD + copies;
         }
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
         let kept = nets
@@ -244,7 +245,9 @@ impl Footprint {
         let dropped = usize::from(c.dropout > 0.0);
         let copies = self.projected(patches) + attention.copies;
         if !training {
-            return (attention.forth + tokens * 3 * d).max(tokens * (8 * d + f)) * WORD + copies;
+            // With the weights of patches, which are there to the end if the pass is asked for them.
+            let taken = (attention.forth + tokens * 3 * d).max(tokens * (8 * d + f)) + patches * c.heads;
+            return taken * WORD + copies;
         }
         let nets = tokens * d * if c.gene_dropout > 0.0 { 3 } else { 1 };
         let layer = 8 * d + (1 + dropped) * f;

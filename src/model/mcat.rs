@@ -46,6 +46,7 @@ use crate::nn::{AttentionPool, Builder, Dense, Encoder, EncoderSize, GeneNets, P
 use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, MixStyle, PathwayAttention, Transport};
 use crate::shape::Ragged;
 use crate::tape::Var;
+use crate::tensor::Tensor;
 
 /// Sizes and settings of MCAT and of MOTCat. The defaults are the published ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,21 +148,34 @@ enum CoAttention<T> {
 }
 
 impl<T: Real> CoAttention<T> {
-    /// Rows of the gene tokens. Patch tokens are let go of as soon as nothing needs them: without a record nothing else holds
-    /// them.
-    fn forward(&self, pass: &Pass<'_, T>, heads: usize, genes: &Tokens<T>, patches: Tokens<T>) -> Result<Var<T>> {
+    /// Rows of the gene tokens, and how much each patch counts if the pass asks. Patch tokens are let go of as soon as nothing
+    /// needs them: without a record nothing else holds them.
+    fn forward(
+        &self,
+        pass: &Pass<'_, T>,
+        heads: usize,
+        genes: &Tokens<T>,
+        patches: Tokens<T>,
+    ) -> Result<(Var<T>, Option<Tensor<T>>)> {
         let Tokens { rows, bags } = patches;
         match self {
             CoAttention::Attention(layers) => {
                 let [queries, keys, out] = &**layers;
                 let (queries, keys) = (queries.forward(pass, &genes.rows)?, keys.forward(pass, &rows)?);
                 drop(rows);
-                let attention = PathwayAttention { heads };
-                let guided = attention.guided(pass.tape, (&queries, &genes.bags), (&keys, &bags))?;
-                out.forward(pass, &guided)
+                let (attention, genes, patches) = (PathwayAttention { heads }, (&queries, &genes.bags), (&keys, &bags));
+                let (guided, weights) = if pass.weighs() {
+                    let (guided, weights) = attention.guided_weighed(pass.tape, genes, patches)?;
+                    (guided, Some(weights))
+                } else {
+                    (attention.guided(pass.tape, genes, patches)?, None)
+                };
+                Ok((out.forward(pass, &guided)?, weights))
             }
             CoAttention::Transport(transport) => {
-                Ok(transport.forward(pass.tape, (&genes.rows, &genes.bags), (&rows, &bags))?.0)
+                let (guided, plan) = transport.forward(pass.tape, (&genes.rows, &genes.bags), (&rows, &bags))?;
+                let weights = pass.weighs().then(|| Transport::weights(pass.tape.device(), &plan, &bags));
+                Ok((guided, weights.transpose()?))
             }
         }
     }
@@ -263,7 +277,7 @@ impl<T: Real> Mcat<T> {
         let (genes, patches) = plugins.apply(pass, genes, patches, &draws)?;
         let genes = genes.map_or_else(|| Tokens::none(pass, batch.size(), c.width), Ok)?;
         let patches = patches.map_or_else(|| Tokens::none(pass, batch.size(), c.width), Ok)?;
-        let guided = self.attention.forward(pass, c.heads, &genes, patches)?;
+        let (guided, of_patches) = self.attention.forward(pass, c.heads, &genes, patches)?;
         let bags = genes.bags;
         let each = Ragged::uniform(batch.size(), 1);
         let (mut pooled, mut weights) = (Vec::new(), None);
@@ -278,7 +292,7 @@ impl<T: Real> Mcat<T> {
         for hidden in &self.hidden {
             x = hidden.forward(pass, &x)?;
         }
-        let attention = Attention { patches: None, genes: weights };
+        let attention = Attention { patches: of_patches, genes: weights };
         Ok(Output { prediction: self.risk.forward(pass, &x)?, attention })
     }
 }

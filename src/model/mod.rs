@@ -252,14 +252,16 @@ fn probability(name: &'static str, p: f64) -> Result<()> {
 pub struct Output<T> {
     /// `[B, K]`: one log risk, or the logits of `K` hazards.
     pub prediction: Var<T>,
-    /// Attention of each patch, `[N, H]`, and of each gene token, `[P S, H]`, where there are any.
+    /// Attention of each patch, `[N, H]`, and of each gene token, `[P S, H]`, where there are any. Models whose gene tokens attend
+    /// to patches tell that of the patches if the pass [asks](Pass::weighing).
     pub attention: Attention<T>,
 }
 
-/// Attention weights: they sum to one over each patient and head.
+/// Attention weights: they sum to one over each patient and head, but for two exceptions.
 #[derive(Clone, Debug, Default)]
 pub struct Attention<T> {
-    /// Of each patch, `[N, H]`.
+    /// Of each patch, `[N, H]`. In `survpath` the gene tokens attend to themselves, too, so that patches sum to less; and where gene
+    /// tokens say what is looked at, as there and in `mcat` and `motcat`, the patches of a patient without expression sum to 0.
     pub patches: Option<Tensor<T>>,
     /// Of each gene token, `[P S, H]`.
     pub genes: Option<Tensor<T>>,

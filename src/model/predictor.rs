@@ -42,7 +42,7 @@ pub struct Attended {
     pub risk: f64,
     /// Attention heads, `H`.
     pub heads: usize,
-    /// The attention of each patch, `[patches of the patient, H]`: sums to one over the patient, a head each.
+    /// The attention of each patch, `[patches of the patient, H]`, with the sums that [`Attention`](super::Attention) says.
     pub weights: Vec<f32>,
 }
 
@@ -91,13 +91,13 @@ impl Predictor {
         let source = CohortSource::new(&self.recipe, cohort)?.on(self.params.device(), 0)?;
         for batch in announced(&source, patients, batching)? {
             let read = || {
-                let output = forward(&self.model, &self.params, &source, &batch, None)?;
+                let output = forward(&self.model, &self.params, &source, &batch, None, true)?;
                 let attention = output.attention.patches.map(|weights| weights.read()).transpose()?;
                 Ok((output.prediction.value().read()?, attention))
             };
             let (raw, attention) = read().map_err(|error| source.explain(error))?;
             let Some(weights) = attention else {
-                let advice = "name a run whose model is fusion, or abmil with an attention, and was trained on slides";
+                let advice = "name a run that was trained on slides, of fusion, survpath, mcat, motcat, or abmil with an attention";
                 let who = format!("the model of {} ({})", self.recipe.source, self.recipe.model.name());
                 return Err(Error::NoAttention { who, advice });
             };

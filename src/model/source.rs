@@ -83,8 +83,9 @@ impl Batching {
     }
 }
 
-/// What the model gives for some patients, keeping nothing; with `noise` in a training pass. Everything that is told of a
-/// prediction, its attention too, comes from here.
+/// What the model gives for some patients, keeping nothing; with `noise` in a training pass, and with `weighing` also how much
+/// each patch counts, of every model that weighs them. Everything that is told of a prediction, its attention too, comes from
+/// here.
 ///
 /// # Errors
 /// A batch that cannot be read.
@@ -94,11 +95,12 @@ pub fn forward<T: Real>(
     source: &impl Source<T>,
     patients: &[usize],
     noise: Option<Noise>,
+    weighing: bool,
 ) -> Result<Output<T>> {
     let batch = source.batch(patients, noise)?;
     let tape = Tape::inference(params.device());
     let pass = Pass::new(&tape, params, noise);
-    model.forward(&pass, &batch)
+    model.forward(&if weighing { pass.weighing() } else { pass }, &batch)
 }
 
 /// The predictions for some patients, `[n, K]`, of a [`forward`] pass.
@@ -112,7 +114,7 @@ pub fn predict<T: Real>(
     patients: &[usize],
     noise: Option<Noise>,
 ) -> Result<Tensor<T>> {
-    Ok(forward(model, params, source, patients, noise)?.prediction.value().clone())
+    Ok(forward(model, params, source, patients, noise, false)?.prediction.value().clone())
 }
 
 /// The batches of some patients in their order, which the source is told of.

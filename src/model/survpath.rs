@@ -25,8 +25,9 @@
 //! sizes, 98.6 % of them in the gene nets.
 //!
 //! # Where it deviates from the published code
-//! - Bags are ragged. The published training cuts a slide to 4096 patches and pads shorter ones with zeros that take part in
-//!   the attention and in the mean: `train.patches_per_patient = 4096` does the former, the latter cannot be had.
+//! - Bags are ragged. The published training cuts a slide to 4096 patches and pads shorter ones with rows of zeros that take part in
+//!   the attention and in the mean; its evaluation does neither. `train.patches_per_patient = 4096` and `train.pad_to = 4096` do
+//!   the same, and are off unless they are asked for.
 //! - Patches are standardised unless `inputs.standardize_patches = false`.
 //! - A patient without slides, or without expression, has an empty bag of it, whose mean is zero.
 //! - For a log risk the last layer has no bias.
@@ -180,10 +181,16 @@ impl<T: Real> SurvPath<T> {
         let bags = [genes.bags.clone(), patches.bags.clone()];
         // Tokens are let go of as soon as they are normalised: without a record nothing else holds them.
         let packed = |tokens: Tokens<T>| self.qkv.forward(pass, &self.norm.forward(pass, &tokens.rows)?);
-        let attended = {
+        let (attended, weights) = {
             let (genes, patches) = (packed(genes)?, packed(patches)?);
+            let (genes, patches) = ((&genes, &bags[0]), (&patches, &bags[1]));
             let attention = PathwayAttention { heads: c.heads };
-            attention.forward(pass.tape, (&genes, &bags[0]), (&patches, &bags[1]))?
+            if pass.weighs() {
+                let (attended, weights) = attention.weighed(pass.tape, genes, patches)?;
+                (attended, Some(weights))
+            } else {
+                (attention.forward(pass.tape, genes, patches)?, None)
+            }
         };
         let mut means = Vec::new();
         for ((rows, bags), name) in attended.iter().zip(&bags).zip(["genes", "patches"]) {
@@ -195,6 +202,6 @@ impl<T: Real> SurvPath<T> {
         }
         let joined = Concat.forward(pass.tape, &means.iter().collect::<Vec<_>>())?;
         let prediction = self.risk.forward(pass, &self.hidden.forward(pass, &joined)?)?;
-        Ok(Output { prediction, attention: Attention { patches: None, genes: None } })
+        Ok(Output { prediction, attention: Attention { patches: weights, genes: None } })
     }
 }

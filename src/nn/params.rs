@@ -192,12 +192,24 @@ pub struct Pass<'a, T> {
     pub tape: &'a Tape<T>,
     vars: Vec<Var<T>>,
     noise: Option<Noise>,
+    weighing: bool,
 }
 
 impl<'a, T: Real> Pass<'a, T> {
     /// Binds the parameters to a tape. With `noise` this is training, without it evaluation.
     pub fn new(tape: &'a Tape<T>, params: &Params<T>, noise: Option<Noise>) -> Pass<'a, T> {
-        Pass { tape, vars: params.values.iter().map(|v| tape.leaf(v.clone())).collect(), noise }
+        Pass { tape, vars: params.values.iter().map(|v| tape.leaf(v.clone())).collect(), noise, weighing: false }
+    }
+
+    /// The same pass, which also tells how much each patch counts, of a model that has to calculate it for this alone.
+    #[must_use]
+    pub fn weighing(self) -> Pass<'a, T> {
+        Pass { weighing: true, ..self }
+    }
+
+    /// Whether it is asked how much each patch counts.
+    pub fn weighs(&self) -> bool {
+        self.weighing
     }
 
     /// A parameter as a variable.

@@ -36,7 +36,8 @@ pub struct Explanation {
     pub high: bool,
     /// What each gene group does to the risk, in the order of the model; empty for a model or a patient without expression.
     pub groups: Vec<GroupChange>,
-    /// Where the model looked; absent for a model without attention over patches, or a patient without slides.
+    /// Where the model looked; absent for a model without attention over patches, a patient without slides, or one without expression
+    /// whose gene tokens would have said where.
     pub patches: Option<PatchAttention>,
 }
 
@@ -56,7 +57,7 @@ pub struct GroupChange {
 pub struct PatchAttention {
     /// All patches of the patient.
     pub patches: usize,
-    /// The fewest of them that have half of the attention, by its mean over the heads.
+    /// The fewest of them that have half of what attention lies on patches, by its mean over the heads.
     pub half: usize,
 }
 
@@ -108,9 +109,10 @@ fn of_patient(
 ) -> Result<Explanation> {
     source.upcoming(&[vec![patient]], 1, None)?;
     let batch = source.batch(&[patient], None)?;
-    let (risk, attention) = pass(predictor, &batch)?;
+    let (risk, attention) = pass(predictor, &batch, true)?;
     let heads_of = |weights: &Vec<f32>| weights.len().checked_div(source.patches(patient)).unwrap_or(0);
-    let patches = attention.filter(|weights| !weights.is_empty()).map(|weights| {
+    // All are 0 where gene tokens say what is looked at and there are none.
+    let patches = attention.filter(|weights| weights.iter().any(|&w| w != 0.0)).map(|weights| {
         let heads = heads_of(&weights).max(1);
         spread(weights.chunks(heads).map(|of| of.iter().map(|&w| f64::from(w)).sum::<f64>()).collect())
     });
@@ -130,10 +132,11 @@ fn of_patient(
     })
 }
 
-/// The risk of the one patient of a batch, and the attention over the patches.
-fn pass(predictor: &Predictor, batch: &Batch<f32>) -> Result<(f64, Option<Vec<f32>>)> {
+/// The risk of the one patient of a batch, and the attention over the patches; that of some models only with `weighing`.
+fn pass(predictor: &Predictor, batch: &Batch<f32>, weighing: bool) -> Result<(f64, Option<Vec<f32>>)> {
     let tape = Tape::inference(predictor.params.device());
-    let output = predictor.model.forward(&Pass::new(&tape, &predictor.params, None), batch)?;
+    let pass = Pass::new(&tape, &predictor.params, None);
+    let output = predictor.model.forward(&if weighing { pass.weighing() } else { pass }, batch)?;
     let attention = output.attention.patches.map(|weights| weights.read()).transpose()?;
     Ok((predictor.recipe.risk(&output.prediction.value().read()?), attention))
 }
@@ -155,7 +158,7 @@ fn groups(predictor: &Predictor, batch: &Batch<f32>, risk: f64) -> Result<Vec<Gr
         if let Some(genes) = &mut batch.genes {
             genes.values = Tensor::new(&shape, without)?.to(predictor.params.device())?;
         }
-        let change = risk - pass(predictor, &batch)?.0;
+        let change = risk - pass(predictor, &batch, false)?.0;
         all.push(GroupChange { name: signature.name.clone(), change });
     }
     Ok(all)

@@ -402,6 +402,7 @@ mod tests {
             assert_eq!(problems, Vec::<String>::new());
             let RunConfig { train, inputs, .. } = &settings.hosts[0].config;
             assert_eq!((train.epochs, train.batch, train.learning_rate, train.bins), (100, 1, 5e-4, 4));
+            assert_eq!((train.patches_per_patient, train.pad_to), (4096, 4096));
             assert_eq!((train.loss, train.sampling, train.nll_alpha), (Loss::Nll, Sampling::BinBalanced, 0.5));
             assert!(matches!(train.optimizer, OptimizerConfig::RAdam(c) if c.weight_decay == 1e-3));
             assert_eq!((train.schedule.warmup_epochs, train.clip_norm, train.validation), (1.0, 0.0, validation));

@@ -48,10 +48,10 @@
 //!
 //! The preset `published` is the training script of arXiv 2507.08340: RAdam with 5e-4 and a weight decay of 1e-3, 100 epochs,
 //! batches of one patient, cosine with one epoch of warm-up, discrete-time loss with alpha 1/2 and four bins, sampling balanced
-//! over bins and censoring, 4,096 patches a patient, one minimum and maximum for all genes. What of it cannot be said here:
+//! over bins and censoring, 4,096 patches a patient in training (of more a sample, behind fewer rows of zeros, whatever the host),
+//! one minimum and maximum for all genes. What of it cannot be said here:
 //!
 //! - Patients are sampled by the epoch in equal shares of each kind, as even as can be; the script draws with replacement.
-//! - Slides with fewer than 4,096 patches are not padded with zeros, unless a host has a switch for it.
 //! - The endpoint is that of the cohort file: the script takes disease-specific survival (`endpoint = "dss"`).
 //! - Patch features of a target are never standardised by the target; the script does not standardise them at all.
 //! - Bins of a target play no part: C needs none.

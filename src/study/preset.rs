@@ -54,6 +54,7 @@ sampling = "bin_balanced"
 learning_rate = 5e-4
 clip_norm = 0.0
 patches_per_patient = 4096
+pad_to = 4096
 optimizer = { kind = "radam", beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 1e-3 }
 schedule = { decay = "cosine", warmup_epochs = 1.0 }
 "#;

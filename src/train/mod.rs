@@ -136,7 +136,8 @@ pub fn train(
             value: "none".into(),
         });
     }
-    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout).showing(t.patches_per_patient);
+    let source = CohortSource::new(&recipe, cohort)?.hiding(t.modality_dropout);
+    let source = source.showing(t.patches_per_patient).padding(t.pad_to);
     let builder = Builder::<f32>::new(config.seed);
     let (model, params) = Model::build(&recipe.model, &recipe.shape(), recipe.outputs(), builder)?;
     let mut params = params.to(device)?;

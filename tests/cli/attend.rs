@@ -76,6 +76,37 @@ fn weights_sum_to_one_over_a_patient_and_the_risk_is_that_of_predict() {
 }
 
 #[test]
+fn models_whose_genes_attend_to_patches_have_heat_maps() {
+    let study = Study::new();
+    for (name, settings, heads) in [
+        ("survpath", "width = 16\nattention_width = 8\nheads = 2\n", 2),
+        ("mcat", "width = 16\nheads = 2\nencoder_heads = 2\nencoder_hidden = 16\n", 2),
+        ("motcat", "width = 16\nencoder_heads = 2\nencoder_hidden = 16\n", 1),
+    ] {
+        study.write("run.toml", format!("[model]\nname = \"{name}\"\n{settings}"));
+        study.run(&format!("train --source north.toml --config run.toml --epochs 1 --out {name}")).succeeded();
+        study.run(&format!("predict {name} south.toml --out {name}.csv")).succeeded();
+        let predicted = table(&study, &format!("{name}.csv")).remove(3);
+        let case = &predicted["case_id"];
+        let words = format!("attend {name} south.toml --cases {case} --out maps_{name} --json");
+        let index = study.run(&words).succeeded().json();
+        assert_eq!((&index["heads"], &index["slides"].as_array().unwrap().len()), (&heads.into(), &1), "{name}");
+        let slide = &index["slides"][0];
+        let (risk, want) = (slide["risk"].as_f64().unwrap(), predicted["risk"].parse::<f64>().unwrap());
+        assert!((risk - want).abs() <= 1e-5 * want.abs().max(1.0), "{name}: {risk} {want}");
+        let rows = table(&study, &format!("maps_{name}/{}", slide["files"][0].as_str().unwrap()));
+        let weights = numbers(&rows, "attention");
+        let (sum, share) = (weights.iter().sum::<f64>(), slide["share"].as_f64().unwrap());
+        assert!((share - sum).abs() < 1e-6, "{name}: {share} {sum}");
+        // In survpath genes look at genes, too.
+        let holds = if name == "survpath" { 0.1 < sum && sum < 0.999 } else { (sum - 1.0).abs() < 1e-5 };
+        assert!(holds && weights.iter().all(|&w| w > 0.0), "{name}: {sum}");
+        assert!(weights.iter().any(|&w| w != weights[0]), "{name} tells patches apart");
+        assert!(study.path(&format!("maps_{name}")).join(slide["files"][1].as_str().unwrap()).exists());
+    }
+}
+
+#[test]
 fn slides_of_a_patient_share_its_attention_and_heads_have_columns() {
     let study = of_files();
     let words = "attend run files.toml --slides b,a --out maps --force --json";

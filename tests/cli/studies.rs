@@ -587,7 +587,7 @@ model = { width = 8, attention_width = 8, head_hidden = 4 }
     assert_eq!(methods("explanations"), all);
     let sees = |e: &Value| (!e["groups"].as_array().unwrap().is_empty(), !e["patches"].is_null());
     let sees = |number: usize| sees(&json["explanations"][number]);
-    assert_eq!((sees(0), sees(2), sees(3)), ((true, true), (true, false), (false, true)));
+    assert_eq!((sees(0), sees(2), sees(3), sees(5)), ((true, true), (true, false), (false, true), (true, true)));
     // Three hosts with a plug-in: four cohorts each, and the mean over the targets.
     assert_eq!(json["comparisons"].as_array().unwrap().len(), 15);
     assert!(study.text("s-results/report.html").contains("abmil with MixStyle"));

@@ -6,7 +6,7 @@ use onkos::data::{Cohort, Modality};
 use onkos::device::Gpu;
 use onkos::model::{
     AbmilConfig, BatchSize, CohortSource, Footprint, FusionConfig, McatConfig, Model, ModelConfig, Pool, Recipe,
-    SdirConfig, Source, SurvPathConfig, TransMilConfig, predict,
+    SdirConfig, Source, SurvPathConfig, TransMilConfig, forward,
 };
 use onkos::nn::{Builder, Noise};
 use onkos::ops::cade::{Cade, Statistics};
@@ -33,13 +33,15 @@ struct Case {
     width: usize,
     dtype: Dtype,
     patients: usize,
+    /// Rows that training gives of a patient, at least.
+    padded: usize,
     cohort: bool,
 }
 
 impl Case {
     fn new(what: &'static str, rows: usize, width: usize, model: impl Into<ModelConfig>) -> Case {
         let (dtype, patients, model) = (Dtype::F16, 6, model.into());
-        Case { what, model, modalities: Vec::new(), rows, width, dtype, patients, cohort: false }
+        Case { what, model, modalities: Vec::new(), rows, width, dtype, patients, padded: 0, cohort: false }
     }
 }
 
@@ -105,6 +107,8 @@ fn cases() -> Vec<Case> {
         Case::new("the maximum alone", 200, 24, max.clone()),
         Case::new("survpath", 200, 24, survpath.clone()),
         Case { patients: 2, ..Case::new("two long bags of survpath", 1300, 12, survpath.clone()) },
+        Case { padded: 400, ..Case::new("short bags of survpath, padded", 30, 24, survpath.clone()) },
+        Case { padded: 400, ..Case::new("short bags, padded", 30, 24, base.clone()) },
         Case::new("the maximum alone, of mixed tokens", 200, 24, AbmilConfig { mixstyle, ..max }),
         Case::new("attention alone, of mixed tokens", 200, 24, AbmilConfig { mixstyle, width: 32, ..attention }),
         Case::new("mixed tokens, and all else", 200, 24, FusionConfig { mixstyle, ..base.clone() }),
@@ -154,7 +158,7 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
     config.inputs.modalities.clone_from(&case.modalities);
     let recipe = Recipe::fit(&config, &cohort, &everybody).unwrap();
     let device = Device::Cuda(gpu);
-    let source = CohortSource::new(&recipe, &cohort).unwrap().on(device, u64::MAX).unwrap();
+    let source = CohortSource::new(&recipe, &cohort).unwrap().padding(case.padded).on(device, u64::MAX).unwrap();
     let builder = Builder::<f32>::new(1);
     let (model, params) = Model::build(&recipe.model, &recipe.shape(), 1, builder).unwrap();
     let params = params.to(device).unwrap();
@@ -174,8 +178,11 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
     };
     let noise = Noise { seed: 1, epoch: 0 };
     // Constants of the layers, which stay, are there before anything is measured.
-    drop(predict(&model, &params, &source, &batches[0], None).unwrap());
-    let patches = |batch: &[usize]| batch.iter().map(|&p| Source::<f32>::patches(&source, p)).sum();
+    drop(forward(&model, &params, &source, &batches[0], None, true).unwrap());
+    let patches = |batch: &[usize], training: bool| {
+        let of = |&p: &usize| if training { source.training_patches(p) } else { Source::<f32>::patches(&source, p) };
+        batch.iter().map(of).sum()
+    };
     [true, false].map(|training| {
         gpu.synchronize().unwrap();
         gpu.forget_peak();
@@ -183,9 +190,9 @@ fn taken(gpu: Gpu, case: &Case) -> [(u64, u64); 2] {
         match (training, case.cohort) {
             (true, true) => drop(objective.cohort_step(&model, &params, &source, &batches, noise).unwrap()),
             (true, false) => drop(objective.step(&model, &params, &source, &batches[0], noise).unwrap()),
-            (false, _) => drop(predict(&model, &params, &source, &batches[0], None).unwrap()),
+            (false, _) => drop(forward(&model, &params, &source, &batches[0], None, true).unwrap()),
         }
-        let size = BatchSize { patients: batches[0].len(), patches: patches(&batches[0]) };
+        let size = BatchSize { patients: batches[0].len(), patches: patches(&batches[0], training) };
         // Gradients of parameters are there in any case, those of a cohort beside those of a batch.
         let gradients = [0, 1, 2][usize::from(training) + usize::from(training && case.cohort)];
         let gradients = gradients * 4 * params.count() as u64;

@@ -40,10 +40,19 @@ fn batches_have_the_same_bits_wherever_the_features_lie() {
     let cohort = study.north();
     let recipe = recipe(&cohort);
     let shortest = cohort.slides.as_ref().unwrap().ragged().iter().map(|bag| bag.len()).min().unwrap();
-    let kinds =
-        [(u64::MAX, "resident", 0), (0, "streamed", 0), (u64::MAX, "sampled", shortest), (0, "sampled", shortest)];
-    for (room, name, most) in kinds {
-        let source = || CohortSource::new(&recipe, &cohort).unwrap().hiding(0.5).showing(most);
+    let longest = cohort.slides.as_ref().unwrap().ragged().longest();
+    let kinds = [
+        (u64::MAX, "resident", 0, 0),
+        (0, "streamed", 0, 0),
+        (u64::MAX, "sampled", shortest, 0),
+        (0, "sampled", shortest, 0),
+        (u64::MAX, "padded", 0, longest),
+        (0, "padded", 0, longest + 9),
+        (u64::MAX, "sampled and padded", longest - 1, longest - 1),
+        (0, "sampled and padded", longest - 1, longest - 1),
+    ];
+    for (room, name, most, least) in kinds {
+        let source = || CohortSource::new(&recipe, &cohort).unwrap().hiding(0.5).showing(most).padding(least);
         let files = source();
         let there = source().on(Device::Cuda(gpu), room).unwrap();
         assert_eq!(there.resident() > 0, room > 0, "{name}");

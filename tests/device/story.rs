@@ -2,7 +2,7 @@
 
 use onkos::config::{RiskSet, RunConfig};
 use onkos::data::{Cohort, Split};
-use onkos::model::{Batch, Batching, CohortSource, Genes, Model, Recipe, Source, predict_all};
+use onkos::model::{Batch, Batching, CohortSource, Genes, Model, Recipe, Source, forward, predict_all};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::optim::Parameter;
 use onkos::rng::Draws;
@@ -138,9 +138,22 @@ pub fn assert_same_story(what: &str, got: &[EpochRecord], config: &RunConfig, co
 /// Predictions of all patients of a cohort by a model with these parameters, on the CPU.
 pub fn predicted<T: Real, U: Real>(recipe: &Recipe, params: &Params<U>, cohort: &Cohort, batching: Batching) -> Vec<T> {
     let source = Wide(CohortSource::new(recipe, cohort).unwrap());
+    let (model, own) = here(recipe, params);
+    predict_all(&model, &own, &source, &(0..cohort.len()).collect::<Vec<_>>(), batching).unwrap()
+}
+
+/// How much each patch of all patients counts in a model with these parameters, on the CPU.
+pub fn weights<T: Real, U: Real>(recipe: &Recipe, params: &Params<U>, cohort: &Cohort) -> Vec<T> {
+    let source = Wide(CohortSource::new(recipe, cohort).unwrap());
+    let (model, own) = here(recipe, params);
+    let all: Vec<usize> = (0..cohort.len()).collect();
+    forward(&model, &own, &source, &all, None, true).unwrap().attention.patches.unwrap().read().unwrap()
+}
+
+fn here<T: Real, U: Real>(recipe: &Recipe, params: &Params<U>) -> (Model<T>, Params<T>) {
     let (model, mut own) = model::<T>(recipe, 0, 0);
     for (own, trained) in own.values_mut().iter_mut().zip(params.to(Device::Cpu).unwrap().values()) {
         *own = cast(trained);
     }
-    predict_all(&model, &own, &source, &(0..cohort.len()).collect::<Vec<_>>(), batching).unwrap()
+    (model, own)
 }

@@ -2,12 +2,12 @@
 
 use onkos::config::{Loss, RiskSet, RunConfig, Select};
 use onkos::data::{Cohort, Modality, Split};
-use onkos::model::{FusionConfig, ModelConfig, Predictor, Recipe};
+use onkos::model::{Attended, FusionConfig, McatConfig, ModelConfig, Predictor, Recipe, SurvPathConfig};
 use onkos::train::{Progress, Trained, train};
 use onkos::{Device, Result};
 
 use crate::gpu;
-use crate::harness::assert_as_good_as_plain;
+use crate::harness::{assert_as_good_as_plain, assert_sums_as_good_as_plain, assert_within};
 use crate::story;
 use crate::study::{BATCHING, Study, everybody, thirds};
 
@@ -142,6 +142,40 @@ fn a_model_of_the_device_is_saved_and_predicts_on_the_cpu() {
         assert_as_good_as_plain(&cohort.name, there.raw.host(), here.raw.host(), &oracle);
         let again = loaded.to(Device::Cuda(gpu)).unwrap().predict(cohort, BATCHING).unwrap();
         assert!(again.raw == there.raw, "the same model on the same device");
+    }
+}
+
+/// Of models whose gene tokens say where to look, and on the device by kernels of its own.
+#[test]
+fn weights_of_patches_are_those_of_the_cpu() {
+    let Some((gpu, _one)) = gpu() else { return };
+    let study = Study::new(18);
+    let (cohort, split) = (study.north(), everybody(18));
+    let survpath =
+        SurvPathConfig { width: 16, attention_width: 8, heads: 2, head_hidden: 4, ..SurvPathConfig::default() };
+    let mcat = McatConfig { width: 16, encoder_heads: 2, encoder_hidden: 8, ..McatConfig::default() };
+    for model in [ModelConfig::SurvPath(survpath), ModelConfig::Mcat(mcat.clone()), ModelConfig::Motcat(mcat)] {
+        let mut config = config(1);
+        config.model = model;
+        let trained = on(Device::Cuda(gpu), &config, &cohort, &split).unwrap().predictor;
+        let mut there = Vec::new();
+        let all: Vec<usize> = (0..18).collect();
+        let each = |attended: Attended| {
+            there.extend(attended.weights);
+            Ok(())
+        };
+        trained.attend(&cohort, &all, BATCHING, each).unwrap();
+        let here = story::weights::<f32, f32>(&trained.recipe, &trained.params, &cohort);
+        let oracle = story::weights::<f64, f32>(&trained.recipe, &trained.params, &cohort);
+        if trained.recipe.model.name() == "motcat" {
+            // On the CPU the plan is in f64 whatever the tokens are: what its own suite allows on a device.
+            let largest = oracle.iter().fold(0f64, |m, x| m.max(*x));
+            assert_within("motcat", &there, &oracle, 2e-5 * largest);
+        } else {
+            // Each is a part of a sum over all patches of its patient.
+            let terms = cohort.slides.as_ref().unwrap().ragged().longest();
+            assert_sums_as_good_as_plain(trained.recipe.model.name(), &there, &here, &oracle, terms);
+        }
     }
 }
 

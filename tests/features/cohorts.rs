@@ -165,6 +165,44 @@ fn a_sample_of_patches_is_the_same_from_every_format_and_in_every_batch() {
     }
 }
 
+/// Rows of zeros behind what a bag has or a sample of it, out of every format, a batch ahead or not, and in training alone.
+#[test]
+fn short_bags_are_padded_with_zeros_in_training() {
+    let folder = all_formats();
+    let noise = Noise { seed: 7, epoch: 3 };
+    for (reading, most) in [(Reading::Mapped, 0), (Reading::Positioned, 0), (Reading::Mapped, 30)] {
+        let cohort = Cohort::open_by(folder.path("cohort.toml"), reading).unwrap();
+        let (bags, patients) = (cohort.slides.as_ref().unwrap(), (0..cohort.len()).collect::<Vec<_>>());
+        let recipe = Recipe::fit(&onkos::config::RunConfig::default(), &cohort, &patients).unwrap();
+        let pad_to = if most == 0 { bags.ragged().longest() + 3 } else { most };
+        let plain = CohortSource::new(&recipe, &cohort).unwrap().showing(most);
+        let files = CohortSource::new(&recipe, &cohort).unwrap().showing(most).padding(pad_to);
+        let ahead = CohortSource::new(&recipe, &cohort).unwrap().showing(most).padding(pad_to);
+        let ahead = ahead.on(Device::Cpu, 0).unwrap();
+        let plan = vec![vec![0, 1, 2, 3, 4], vec![4, 2], vec![3], vec![1, 0, 1]];
+        ahead.upcoming(&plan, 2, Some(noise)).unwrap();
+        for batch in [&plan[..], &plan].concat() {
+            let want: Vec<f32> = batch
+                .iter()
+                .flat_map(|&p| {
+                    let mut rows = floats(&plain.batch(&[p], Some(noise)).unwrap().patches.unwrap().features).to_vec();
+                    assert!(most > 0 || rows.len() < pad_to * WIDTH);
+                    rows.resize(pad_to * WIDTH, 0.0);
+                    rows
+                })
+                .collect();
+            for source in [&files, &ahead] {
+                let patches = source.batch(&batch, Some(noise)).unwrap().patches.unwrap();
+                assert_eq!(patches.bags, onkos::Ragged::uniform(batch.len(), pad_to));
+                assert_eq!(floats(&patches.features), want, "{reading:?}, {batch:?}");
+                assert!(batch.iter().all(|&p| source.training_patches(p) == pad_to));
+            }
+        }
+        let all = ahead.batch(&patients, None).unwrap().patches.unwrap();
+        assert_eq!(all.features, bags.gather(&patients).unwrap().0, "evaluation pads nothing");
+    }
+}
+
 #[test]
 fn slides_of_another_width_type_or_encoder_are_listed() {
     let folder = Folder::new(&["a", "b", "c"], &[("trident.h5", "a.h5"), ("half.pt", "b.pt"), ("clam.pt", "c.pt")]);

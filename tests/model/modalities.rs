@@ -2,8 +2,7 @@
 
 use onkos::Error;
 use onkos::data::Modality;
-use onkos::model::Source;
-use onkos::model::{CohortSource, Recipe};
+use onkos::model::{Attended, CohortSource, McatConfig, ModelConfig, Recipe, Source, SurvPathConfig};
 use onkos::nn::Noise;
 
 use crate::study::*;
@@ -42,6 +41,35 @@ fn a_patient_without_expression_is_predicted_as_in_a_cohort_without_any() {
     );
     for p in 0..18 {
         assert_eq!(some[p] == none[p], lacking.contains(&p), "patient {p}");
+    }
+}
+
+#[test]
+fn without_gene_tokens_nothing_says_where_to_look() {
+    let study = Study::new(18);
+    let mcat = McatConfig { width: 8, encoder_heads: 2, encoder_hidden: 8, ..McatConfig::default() };
+    let survpath = SurvPathConfig { width: 8, attention_width: 8, head_hidden: 4, ..SurvPathConfig::default() };
+    for model in [ModelConfig::SurvPath(survpath), ModelConfig::Mcat(mcat.clone()), ModelConfig::Motcat(mcat)] {
+        let name = model.name();
+        let mut config = config(1);
+        config.model = model;
+        let trained = train(&config, &study.north(), &everybody(18)).unwrap();
+        let mut south = study.south();
+        south.rna.as_mut().unwrap().present[7] = false;
+        let mut seen = 0;
+        let each = |attended: Attended| {
+            let sum: f64 = attended.weights.iter().map(|&w| f64::from(w)).sum();
+            match (attended.patient, name) {
+                (7, _) => assert_eq!(sum, 0.0, "{name}"),
+                (p, "survpath") => assert!(0.0 < sum && sum < 1.0, "patient {p}: {sum}"),
+                (p, _) => assert!((sum - 1.0).abs() < 1e-5, "{name}, patient {p}: {sum}"),
+            }
+            seen += 1;
+            Ok(())
+        };
+        let all: Vec<usize> = (0..18).collect();
+        trained.predictor.attend(&south, &all, BATCHING, each).unwrap();
+        assert_eq!(seen, 18);
     }
 }
 

@@ -98,15 +98,44 @@ fn survpath(path: &Path) {
         head_hidden: size("to_logits.0"),
         ..SurvPathConfig::default()
     });
-    agrees_of_both(path, &file, &config);
+    let want = mean_shares(&file, "act.attn_logits.path_patch", Some("act.attn_logits.path_path"));
+    agrees_of_both(path, &file, &config, &want);
 }
 
-/// The same, of genes and patches of one patient.
-fn agrees_of_both(path: &Path, file: &Tensors, config: &ModelConfig) {
+/// How much each patch counted by the scores that a file has: the mean over gene tokens of its share in their softmax over patches,
+/// and over `genes` too.
+fn mean_shares(file: &Tensors, patches: &str, genes: Option<&str>) -> Vec<f64> {
+    let shape = file.shape(patches);
+    let (tokens, n) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+    let exponentials = |name: &str, token: usize| -> Vec<f64> {
+        let columns = file.get(name).len() / tokens;
+        file.get(name)[token * columns..(token + 1) * columns].iter().map(|score| score.exp()).collect()
+    };
+    let mut mean = vec![0.0; n];
+    for token in 0..tokens {
+        let of = exponentials(patches, token);
+        let others: f64 = genes.map_or(0.0, |genes| exponentials(genes, token).iter().sum());
+        let total = of.iter().sum::<f64>() + others;
+        mean.iter_mut().zip(of).for_each(|(mean, x)| *mean += x / total / tokens as f64);
+    }
+    mean
+}
+
+/// The same, of genes and patches of one patient; `weights` is how much each patch counted.
+fn agrees_of_both(path: &Path, file: &Tensors, config: &ModelConfig, weights: &[f64]) {
     let (widths, genes) = expression(file);
     let (of_patches, patches) = patches(file, "in.x_path");
     let shape = InputShape { genes: Some(widths), patches: Some(of_patches) };
-    agrees(path, file, config, &shape, &Batch { patients: vec![0], genes: Some(genes), patches: Some(patches) });
+    let batch = Batch { patients: vec![0], genes: Some(genes), patches: Some(patches) };
+    agrees(path, file, config, &shape, &batch);
+    let builder = Builder::stored(published::from_published(config, parameters(file)).unwrap());
+    let (model, params) = Model::<f64>::build(config, &shape, file.shape("out.logits")[1], builder).unwrap();
+    let tape = Tape::inference(Device::Cpu);
+    let told = |pass: &Pass<'_, f64>| model.forward(pass, &batch).unwrap().attention.patches;
+    let got = told(&Pass::new(&tape, &params, None).weighing()).unwrap();
+    assert_eq!(got.shape(), [weights.len(), 1]);
+    assert_golden(&format!("{}: weights of patches", path.display()), got.host(), weights, 1e-12);
+    assert!(told(&Pass::new(&tape, &params, None)).is_none(), "they are calculated for who asks");
 }
 
 fn mcat(path: &Path, of: fn(McatConfig) -> ModelConfig) {
@@ -119,7 +148,14 @@ fn mcat(path: &Path, of: fn(McatConfig) -> ModelConfig) {
         encoder_hidden: size("path_transformer.layers.0.linear1"),
         ..McatConfig::default()
     });
-    agrees_of_both(path, &file, &config);
+    let want = if file.has("act.ot_flow") {
+        let (plan, genes) = (file.get("act.ot_flow"), file.shape("act.ot_flow")[1]);
+        let total: f64 = plan.iter().sum();
+        plan.chunks(genes).map(|row| row.iter().sum::<f64>() / total).collect()
+    } else {
+        mean_shares(&file, "act.coattn.out1", None)
+    };
+    agrees_of_both(path, &file, &config, &want);
 }
 
 #[test]

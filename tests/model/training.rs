@@ -4,10 +4,13 @@ use onkos::Error;
 use onkos::config::{Loss, RiskSet, Sampling, Select};
 use onkos::data::Cohort;
 use onkos::evaluate::Figure;
+use onkos::features::Features;
 use onkos::metrics::{Outcome, harrell};
-use onkos::model::ModelConfig;
+use onkos::model::{Attended, ModelConfig, SurvPathConfig};
 use onkos::optim::{AdamWConfig, OptimizerConfig, RAdamConfig};
 use onkos::train::{EpochRecord, Trained};
+use safetensors::Dtype;
+use safetensors::tensor::{TensorView, serialize};
 
 use crate::study::*;
 
@@ -59,6 +62,54 @@ fn a_rare_event_is_in_every_batch_of_a_balanced_epoch() {
     config.train.sampling = Sampling::EventBalanced;
     let trained = super::study::train(&config, &cohort, &everybody(24)).unwrap();
     assert!(trained.history.iter().all(|epoch| (epoch.steps, epoch.batches_without_event) == (3, 0)));
+}
+
+/// Gives the source of a study the bags of `cohort`, each with zeros behind up to `length` rows.
+fn write_with_zeros(study: &Study, cohort: &Cohort, length: usize) {
+    let bags = cohort.slides.as_ref().unwrap();
+    let mut bytes = Vec::new();
+    for p in 0..cohort.len() {
+        let Features::F16(rows) = bags.gather(&[p]).unwrap().0 else { panic!("the study is in F16") };
+        bytes.extend(rows.host().iter().flat_map(|x| x.to_le_bytes()));
+        bytes.resize((p + 1) * length * bags.width() * 2, 0);
+    }
+    let offsets: Vec<u8> = (0..=cohort.len()).flat_map(|p| ((p * length) as i64).to_le_bytes()).collect();
+    let tensors = [
+        ("features", TensorView::new(Dtype::F16, vec![cohort.len() * length, bags.width()], &bytes).unwrap()),
+        ("offsets", TensorView::new(Dtype::I64, vec![cohort.len() + 1], &offsets).unwrap()),
+    ];
+    let file = study.folder.path().join("north/bags.safetensors");
+    std::fs::write(file, serialize(tensors, None).unwrap()).unwrap();
+}
+
+/// What is trained with rows of zeros is what is trained on a cohort whose files have them.
+#[test]
+fn padding_is_training_on_bags_with_rows_of_zeros() {
+    let study = Study::new(12);
+    let (cohort, mut config) = (study.north(), config(3));
+    let longest = cohort.slides.as_ref().unwrap().ragged().longest();
+    let survpath = SurvPathConfig { width: 8, attention_width: 8, head_hidden: 4, ..SurvPathConfig::default() };
+    config.model = ModelConfig::SurvPath(survpath);
+    config.inputs.standardize_patches = false;
+    let plain = super::study::train(&config, &cohort, &everybody(12)).unwrap();
+    let other = Study::new(12);
+    write_with_zeros(&other, &cohort, longest + 2);
+    let zeros = other.north();
+    let want = super::study::train(&config, &zeros, &everybody(12)).unwrap();
+    config.train.pad_to = longest + 2;
+    let padded = super::study::train(&config, &cohort, &everybody(12)).unwrap();
+    let losses = |trained: &Trained| trained.history.iter().map(|epoch| epoch.loss).collect::<Vec<_>>();
+    assert_eq!(losses(&padded), losses(&want));
+    assert!(padded.predictor.params == want.predictor.params && padded.predictor.params != plain.predictor.params);
+    // The same model sees no zeros when it predicts: neither in a risk nor in a weight.
+    let risk = |of: &Cohort| padded.predictor.predict(of, BATCHING).unwrap().risk;
+    assert_ne!(risk(&cohort), risk(&zeros));
+    let bags = cohort.slides.as_ref().unwrap().ragged();
+    let each = |attended: Attended| {
+        assert_eq!(attended.weights.len(), bags.bag(attended.patient).len());
+        Ok(())
+    };
+    padded.predictor.attend(&cohort, &[0, 5, 11], BATCHING, each).unwrap();
 }
 
 /// Batches by patches count what is shown, so that they hold more patients.

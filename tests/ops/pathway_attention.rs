@@ -71,6 +71,33 @@ fn naive<T: Real>((kind, heads): (Kind, usize), x: &[Tensor<T>], bags: &[Ragged;
     kind.sides().iter().map(of).collect()
 }
 
+/// How much each patch counts by the formula: of each head the mean of its share in the softmax of each gene token.
+fn naive_weights<T: Real>((kind, heads): (Kind, usize), x: &[Tensor<T>], bags: &[Ragged; 2]) -> Tensor<T> {
+    let width = x[0].matrix().1 / kind.step(0);
+    let d = width / heads;
+    let at = |of: usize, row: usize, part: usize, column: usize| {
+        x[of].host()[(row * kind.step(of) + kind.parts(of)[part]) * width + column]
+    };
+    let mut mean = Tensor::zeros(&[bags[1].rows(), heads]);
+    for (bag, genes) in bags[0].iter().enumerate() {
+        let count = T::of(genes.len() as f64);
+        for (gene, head) in genes.flat_map(|gene| (0..heads).map(move |head| (gene, head))) {
+            let keys = kind.keys(0).iter().flat_map(|&of| bags[of].bag(bag).map(move |j| (of, j)));
+            let score = |(of, j): (usize, usize)| {
+                let each = (head * d..(head + 1) * d).map(|c| at(0, gene, 0, c) * at(of, j, 1, c));
+                (of, j, each.sum::<T>() / T::of((d as f64).sqrt()))
+            };
+            let scores: Vec<(usize, usize, T)> = keys.map(score).collect();
+            let max = scores.iter().fold(T::neg_infinity(), |max, (.., s)| max.max(*s));
+            let total = scores.iter().map(|(.., s)| (*s - max).exp()).sum::<T>();
+            for (_, patch, score) in scores.iter().filter(|(of, ..)| *of == 1) {
+                mean.host_mut()[patch * heads + head] += (*score - max).exp() / total / count;
+            }
+        }
+    }
+    mean
+}
+
 fn apply_as<T: Real>(
     (kind, heads): (Kind, usize),
     bags: &[Ragged; 2],
@@ -81,6 +108,22 @@ fn apply_as<T: Real>(
             Joint => Ok(op.forward(tape, genes, patches)?.into()),
             Guided => Ok(vec![op.guided(tape, genes, patches)?]),
         }
+    }
+}
+
+/// What is attended to, and the weights of the patches behind it.
+fn weighed<T: Real>(
+    (kind, heads): (Kind, usize),
+    bags: &[Ragged; 2],
+) -> impl Fn(&Tape<T>, &[Var<T>]) -> Result<Vec<Var<T>>> + '_ {
+    move |tape, v| {
+        let (op, genes, patches) = (PathwayAttention { heads }, (&v[0], &bags[0]), (&v[1], &bags[1]));
+        let (mut out, weights) = match kind {
+            Joint => op.weighed(tape, genes, patches).map(|(out, weights)| (Vec::from(out), weights))?,
+            Guided => op.guided_weighed(tape, genes, patches).map(|(out, weights)| (vec![out], weights))?,
+        };
+        out.push(Var::constant(weights));
+        Ok(out)
     }
 }
 
@@ -137,6 +180,58 @@ fn values_are_as_good_as_plain_arithmetic() {
             assert_golden(&what, exact[side].host(), oracle[side].host(), 1e-13);
         }
     }
+}
+
+#[test]
+fn weights_of_patches_are_as_good_as_plain_arithmetic() {
+    for (bags, width, how) in cases() {
+        let single = inputs_of::<f32>(how.0, width, &bags);
+        let double: Vec<Tensor<f64>> = single.iter().map(cast).collect();
+        let (oracle, plain) = (naive_weights(how, &double, &bags), naive_weights(how, &single, &bags));
+        let (got, exact) = (values(weighed(how, &bags), &single), values(weighed(how, &bags), &double));
+        let what = format!("width {width}, {how:?}, {:?}", bags[1].offsets());
+        let terms = how.0.keys(0).iter().map(|&of| bags[of].longest()).sum();
+        let of = |all: &[Tensor<f32>]| all.last().unwrap().clone();
+        assert_eq!(of(&got).shape(), [bags[1].rows(), how.1], "{what}");
+        assert_sums_as_good_as_plain(&what, of(&got).host(), plain.host(), oracle.host(), terms);
+        assert_golden(&what, exact.last().unwrap().host(), oracle.host(), 1e-13);
+        // To be asked changes no bit of the rest.
+        let rest = values(apply_as(how, &bags), &single);
+        assert!(rest.iter().zip(&got).all(|(rest, got)| rest.host() == got.host()), "{what}");
+    }
+}
+
+#[test]
+fn weights_sum_to_one_where_only_patches_are_looked_at_and_to_zero_without_genes() {
+    for (bags, width, how) in cases() {
+        let x = inputs_of::<f64>(how.0, width, &bags);
+        let weights = values(weighed(how, &bags), &x).pop().unwrap();
+        for (genes, patches) in bags[0].iter().zip(bags[1].iter()) {
+            for head in 0..how.1 {
+                let of = |j: usize| weights.host()[j * how.1 + head];
+                let sum: f64 = patches.clone().map(of).sum();
+                assert!(patches.clone().all(|j| of(j) >= 0.0));
+                match (genes.is_empty() || patches.is_empty(), how.0) {
+                    (true, _) => assert_eq!(sum, 0.0),
+                    (false, Guided) => assert!((sum - 1.0).abs() < 1e-12, "{sum}"),
+                    (false, Joint) => assert!(sum > 0.0 && sum < 1.0, "{sum}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn permuting_patches_permutes_their_weights_and_a_nan_stays_with_its_patient() {
+    let bags = [[9, 3], [200, 40]].map(Ragged::from_lengths);
+    let mut x = inputs::<f64>(6, &bags);
+    let want = values(weighed((Joint, 1), &bags), &x).pop().unwrap();
+    let order: Vec<usize> = (0..200).rev().chain(200..240).collect();
+    let got = values(weighed((Joint, 1), &bags), &[x[0].clone(), rows_of(&x[1], &order)]).pop().unwrap();
+    assert_golden("weights", rows_of(&got, &order).host(), want.host(), 1e-13);
+    x[1].host_mut()[5 * 18 + 6] = f64::NAN;
+    let got = values(weighed((Joint, 1), &bags), &x).pop().unwrap();
+    assert!(got.host()[..200].iter().all(|w| w.is_nan()) && got.host()[200..] == want.host()[200..]);
 }
 
 #[test]
@@ -249,6 +344,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let x = inputs::<f32>(4, &bags);
     let cot = [normal("genes cotangent", &[16, 4]), normal("patches cotangent", &[4305, 4])];
     assert_same_on_any_number_of_threads(|| gradients(apply(1, &bags), &x, &cot));
+    assert_same_on_any_number_of_threads(|| values(weighed((Joint, 2), &bags), &x));
 }
 
 #[test]

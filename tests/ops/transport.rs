@@ -116,6 +116,52 @@ fn the_plan_has_a_column_a_gene_token_and_zeros_behind() {
 }
 
 #[test]
+fn weights_are_the_parts_of_the_plan_that_patches_have() {
+    let op = fixed(25);
+    for (bags, columns) in cases() {
+        let x = inputs::<f32>(columns, &bags);
+        let apply = |tape: &Tape<f32>, v: &[Var<f32>]| {
+            let (_, plan) = op.forward(tape, (&v[0], &bags[0]), (&v[1], &bags[1]))?;
+            Ok(vec![Var::constant(Transport::weights(tape.device(), &plan, &bags[1])?)])
+        };
+        let got = values(apply, &x).remove(0);
+        assert_eq!(got.shape(), [bags[1].rows(), 1]);
+        let double: Vec<Tensor<f64>> = x.iter().map(cast).collect();
+        let mut want = Vec::new();
+        for bag in 0..bags[0].bags() {
+            let (y, x) = (rows(&double[0], bags[0].bag(bag)), rows(&double[1], bags[1].bag(bag)));
+            let sums: Vec<f64> = plan(&op, &x, &y).iter().map(|row| row.iter().sum()).collect();
+            let total: f64 = sums.iter().sum();
+            want.extend(sums.iter().map(|sum| if y.is_empty() { 0.0 } else { sum / total }));
+            let sum: f64 = bags[1].bag(bag).map(|i| f64::from(got.host()[i])).sum();
+            let whole = if y.is_empty() || x.is_empty() { 0.0 } else { 1.0 };
+            // Each weight is rounded once, and the sum of its row as the plan.
+            assert!((sum - whole).abs() < 1e-6, "bag {bag} of {:?}: {sum}", bags[1].offsets());
+        }
+        let largest = want.iter().fold(0f64, |m, x| m.max(*x));
+        // As for gradients.
+        assert_within(&format!("{:?}", bags[1].offsets()), got.host(), &want, largest * 2e-5);
+    }
+}
+
+#[test]
+fn weights_do_not_depend_on_the_size_of_a_plan_nor_on_the_number_of_threads() {
+    let bags = Ragged::from_lengths([3, 0, 2000]);
+    let plan = Tensor::from_fn(&[2003, 2], |i| if i < 6 { 0.0 } else { 2f32.powi(-40 - (i % 3) as i32) });
+    let weights = |plan: &Tensor<f32>| {
+        let apply = |tape: &Tape<f32>, v: &[Var<f32>]| {
+            Ok(vec![Var::constant(Transport::weights(tape.device(), v[0].value(), &bags)?)])
+        };
+        values(apply, std::slice::from_ref(plan)).remove(0)
+    };
+    let larger = Tensor::from_fn(plan.shape(), |i| plan.host()[i] * 2f32.powi(60));
+    let got = weights(&plan);
+    assert_eq!(got.host(), weights(&larger).host());
+    assert!(got.host()[..3].iter().all(|w| *w == 0.0), "of an empty plan");
+    assert_same_on_any_number_of_threads(|| weights(&plan));
+}
+
+#[test]
 fn gradients_of_patches_are_what_the_plan_gives_them() {
     let op = fixed(25);
     for (bags, columns) in cases() {

@@ -153,7 +153,7 @@ struct Task {
     first: bool,
 }
 
-fn tasks(bags: &Both<Ragged>) -> Vec<Task> {
+fn tasks(bags: Both<&Ragged>) -> Vec<Task> {
     let mut tasks = Vec::new();
     for bag in 0..bags[0].bags() {
         let (genes, patches) = (bags[0].bag(bag), bags[1].bag(bag));
@@ -200,7 +200,7 @@ pub(super) fn forward<T: Real>(dims: Dims, packed: &Both<Tensor<T>>, bags: &Both
     let [mut out, mut patch_out] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), results[i]]));
     let [mut log_sum, mut patch_log_sum] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), heads[i]]));
     let arrays = [(patch_out.host_mut(), results[1]), (patch_log_sum.host_mut(), heads[1])];
-    let parts = shared_out(tasks(bags), arrays).into_par_iter().map(|(task, [out, log_sum])| {
+    let parts = shared_out(tasks(bags.each_ref()), arrays).into_par_iter().map(|(task, [out, log_sum])| {
         let heads = (0..dims.heads).map(|head| {
             if !dims.guided {
                 let mut of_patches = Running::new(task.patches.len(), dims.d);
@@ -229,6 +229,39 @@ pub(super) fn forward<T: Real>(dims: Dims, packed: &Both<Tensor<T>>, bags: &Both
         }
     });
     Attended { out: [out, patch_out], log_sum: [log_sum, patch_log_sum] }
+}
+
+/// How much each patch counts for the gene tokens of its bag: a task a chunk of patches, gene tokens in their order.
+pub(super) fn weights<T: Real>(
+    dims: Dims,
+    packed: Both<&Tensor<T>>,
+    bags: Both<&Ragged>,
+    log_sum: &Tensor<T>,
+) -> Tensor<T> {
+    let [genes, patches] = [0, 1].map(|i| Rows { packed: packed[i].host(), dims, step: dims.steps()[i] });
+    let mut weights = Tensor::zeros(&[bags[1].rows(), dims.heads]);
+    let arrays = [(weights.host_mut(), dims.heads), (&mut [][..], 0)];
+    shared_out(tasks(bags), arrays).into_par_iter().for_each(|(task, [to, _])| {
+        let mut tile: Vec<T> = zeroed(TILE * TILE);
+        for head in 0..dims.heads {
+            for rows in tiles(&task.genes) {
+                for keys in tiles(&task.patches) {
+                    let scores = &mut tile[..rows.len() * keys.len()];
+                    exponents(scores, head, (&rows, genes), (&keys, patches));
+                    let to = &mut to[(keys.start - task.patches.start) * dims.heads..];
+                    for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.len())) {
+                        let log_sum = log_sum.host()[row * dims.heads + head];
+                        scores.iter_mut().for_each(|x| *x -= log_sum);
+                        math::exp(scores);
+                        to.chunks_mut(dims.heads).zip(&*scores).for_each(|(to, w)| to[head] += *w);
+                    }
+                }
+            }
+        }
+        let count = T::of(task.genes.len().max(1) as f64);
+        to.iter_mut().for_each(|w| *w /= count);
+    });
+    weights
 }
 
 /// Rows of queries in the backward pass: what they are, what is owed to them, and sums of it a row and head.
@@ -307,7 +340,7 @@ pub(super) fn backward<T: Real>(
         [0, 1].map(|i| Owed { rows: rows[i], grad: grads[i].host(), log_sum: kept.log_sum[i].host(), dot: &dot[i] });
     let [mut to_genes, mut to_patches] = [0, 1].map(|i| Tensor::zeros(packed[i].shape()));
     let arrays = [(to_patches.host_mut(), steps[1]), (&mut [][..], 0)];
-    let parts = shared_out(tasks(bags), arrays).into_par_iter().map(|(task, [to_patches, _])| {
+    let parts = shared_out(tasks(bags.each_ref()), arrays).into_par_iter().map(|(task, [to_patches, _])| {
         let mut to_genes = vec![T::zero(); task.genes.len() * steps[0]];
         let mut of_genes = Gradient { packed: &mut to_genes, first: task.genes.start, step: steps[0] };
         let mut of_patches = Gradient { packed: to_patches, first: task.patches.start, step: steps[1] };

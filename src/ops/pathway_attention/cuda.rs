@@ -15,6 +15,10 @@ kernels! { "pathway_attention":
     /// Rows out of what their parts of the keys gave.
     fn pathway_attention_join(parts: In<f32> = slots * heads * d, part_log: In<f32> = slots * heads, places: In<u32> = 3 * rows,
         out: Out<f32> = rows * heads * d, log_sum: Out<f32> = rows * heads, rows: u32, slots: u32, heads: u32, d: u32);
+    /// The mean weight of each task's keys over its queries.
+    fn pathway_attention_weights(queries: In<f32> = n * q_step, keys: In<f32> = m * k_step, table: In<u32> = 5 * tasks,
+        log_sum: In<f32> = n * heads, weights: Out<f32> = m * heads, n: u32, m: u32, tasks: u32, heads: u32, d: u32,
+        q_step: u32, k_step: u32, k_at: u32, scale: f32);
     /// The product of each row with its gradient.
     fn pathway_attention_dot(out: In<f32> = rows * d, grad: In<f32> = rows * d, dot: Out<f32> = rows, rows: u32, d: u32);
     /// The gradient of the queries of each task over its keys.
@@ -142,6 +146,48 @@ pub(super) fn forward<T: Real>(
     let grid = Grid::over(bags[0].rows() * heads, 8, 256);
     pathway_attention_join(gpu, grid, &parts.0, &parts.1, &places, &mut genes.0, &mut genes.1, rows, slots, h, d)?;
     Ok(Attended { out: [genes.0, patches.0], log_sum: [genes.1, patches.1] })
+}
+
+pub(super) fn weights<T: Real>(
+    gpu: Gpu,
+    dims: Dims,
+    packed: Both<&Tensor<T>>,
+    bags: Both<&Ragged>,
+    log_sum: &Tensor<T>,
+) -> Result<Tensor<T>> {
+    let mut table = Table::default();
+    for (genes, patches) in bags[0].iter().zip(bags[1].iter()) {
+        table.push(patches.clone(), &genes, patches.start);
+    }
+    let (heads, tasks, [q_step, k_step]) = (dims.heads, table.len(), dims.steps().map(|n| n as u32));
+    let mut weights = gpu.alloc(&[bags[1].rows(), heads])?;
+    // All slices of a head are one block's: nothing is weighed, so that none has columns of its own.
+    let floats = (dims.d.div_ceil(SLICE) + 1) * ROWS * (SLICE + 4);
+    let grid = Grid::new(tasks, THREADS).times(heads).shared(floats * size_of::<f32>());
+    let table = gpu.upload(&[tasks, 5], &table.0)?;
+    let [n, m] = bags.map(|bags| bags.rows() as u32);
+    let (h, d, k_at, scale) = (heads as u32, dims.d as u32, dims.keys() as u32, dims.scale::<f32>());
+    let [q, k] = packed;
+    let t = tasks as u32;
+    pathway_attention_weights(
+        gpu,
+        grid,
+        q,
+        k,
+        &table,
+        log_sum,
+        &mut weights,
+        n,
+        m,
+        t,
+        h,
+        d,
+        q_step,
+        k_step,
+        k_at,
+        scale,
+    )?;
+    Ok(weights)
 }
 
 pub(super) fn backward<T: Real>(

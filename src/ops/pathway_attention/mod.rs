@@ -25,19 +25,25 @@
 //! # Result
 //! `[G, E]` and `[N, E]`, the heads side by side; `[G, E]` alone if it is guided. A token that has nothing to attend to gets 0.
 //!
+//! [`weighed`](PathwayAttention::weighed) and [`guided_weighed`](PathwayAttention::guided_weighed) also tell how much each patch
+//! counted, `[N, heads]`: `a_j = 1 / |g| sum_i softmax_j(q_i k_j / sqrt d)`, the mean over the gene tokens of its patient. Of a patient
+//! these sum to 1 a head if it is guided, and else to what is not the share of the gene tokens; to 0 without gene tokens.
+//!
 //! # Gradient
 //! With the probabilities `w`, `D_ij = <dL/do_i, v_j>` and `s_ij = w_ij (D_ij - <dL/do_i, o_i>)`:
 //! `dL/dv_j = sum_i w_ij dL/do_i`, `dL/dq_i = sum_j s_ij k_j / sqrt d`, `dL/dk_j = sum_i s_ij q_i / sqrt d`.
 //!
 //! # Numerics
 //! Scores are never there as a whole: a tile of them at a time, with the largest score and the sum of the exponentials so
-//! far (Milakov and Gimelshein 2018); what the backward pass needs again it calculates from the logarithm of that sum.
+//! far (Milakov and Gimelshein 2018); what the backward pass needs again it calculates from the logarithm of that sum, and so
+//! do the weights of patches.
 //! Patches of a long bag are cut into chunks, joined in their order, so bits depend neither on the number of threads nor
 //! on the other patients. On a device in f32 without tensor cores.
 //!
 //! # Cost
 //! `8 G N E` flops forward and `20 G N E` backward for bags of `G` and `N` tokens (patches and genes attend to each other),
 //! and half as much for `G G`; half as much if it is guided. Keeps its arguments, its results and a number a row and head: no `G N`.
+//! The weights of patches are `2 G N E` more, and `G N` exponentials a head.
 //!
 //! # Deviations
 //! None of the formula. The published code pads the patches of a batch; here bags are ragged.
@@ -124,7 +130,22 @@ impl PathwayAttention {
         patches: (&Var<T>, &Ragged),
     ) -> Result<Both<Var<T>>> {
         let dims = self.check(genes, patches, false)?;
-        attend(tape, dims, genes, patches)
+        Ok(attend(tape, dims, genes, patches)?.0)
+    }
+
+    /// The same, and how much each patch counted for the gene tokens of its patient, `[N, heads]`: a constant.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn weighed<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        genes: (&Var<T>, &Ragged),
+        patches: (&Var<T>, &Ragged),
+    ) -> Result<(Both<Var<T>>, Tensor<T>)> {
+        let dims = self.check(genes, patches, false)?;
+        let (out, log_sum) = attend(tape, dims, genes, patches)?;
+        Ok((out, weights(tape.device(), dims, genes, patches, &log_sum)?))
     }
 
     /// What gene tokens attend to among the patch tokens: queries of the former, keys and values of the latter.
@@ -138,8 +159,23 @@ impl PathwayAttention {
         patches: (&Var<T>, &Ragged),
     ) -> Result<Var<T>> {
         let dims = self.check(genes, patches, true)?;
-        let [genes, _] = attend(tape, dims, genes, patches)?;
+        let ([genes, _], _) = attend(tape, dims, genes, patches)?;
         Ok(genes)
+    }
+
+    /// The same, and how much each patch counted, as [`weighed`](Self::weighed) gives it.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn guided_weighed<T: Real>(
+        &self,
+        tape: &Tape<T>,
+        genes: (&Var<T>, &Ragged),
+        patches: (&Var<T>, &Ragged),
+    ) -> Result<(Var<T>, Tensor<T>)> {
+        let dims = self.check(genes, patches, true)?;
+        let ([out, _], log_sum) = attend(tape, dims, genes, patches)?;
+        Ok((out, weights(tape.device(), dims, genes, patches, &log_sum)?))
     }
 
     /// What the tokens of each bag attend to among themselves: queries, keys and values side by side.
@@ -176,20 +212,22 @@ impl PathwayAttention {
     }
 }
 
+/// What tokens attend to, and of the gene tokens the logarithms of the sums.
 fn attend<T: Real>(
     tape: &Tape<T>,
     dims: Dims,
     genes: (&Var<T>, &Ragged),
     patches: (&Var<T>, &Ragged),
-) -> Result<Both<Var<T>>> {
+) -> Result<(Both<Var<T>>, Tensor<T>)> {
     let (device, bags) = (tape.device(), [genes.1.clone(), patches.1.clone()]);
     let packed = [genes.0.value().clone(), patches.0.value().clone()];
     let Attended { out, log_sum } = match device {
         Device::Cpu => cpu::forward(dims, &packed, &bags),
         Device::Cuda(gpu) => cuda::forward(gpu, dims, &packed, &bags)?,
     };
+    let of_genes = log_sum[0].clone();
     let kept = Attended { out: out.clone(), log_sum };
-    Ok(tape.record(&[genes.0, patches.0], out, move |grads| {
+    let out = tape.record(&[genes.0, patches.0], out, move |grads| {
         if grads.iter().all(Option::is_none) {
             return Ok(vec![None, None]);
         }
@@ -203,5 +241,21 @@ fn attend<T: Real>(
             Device::Cuda(gpu) => cuda::backward(gpu, dims, &packed, &bags, &kept, &grads)?,
         };
         Ok(vec![Some(genes), Some(patches)])
-    }))
+    });
+    Ok((out, of_genes))
+}
+
+/// How much each patch counts for gene tokens whose sums have these logarithms.
+fn weights<T: Real>(
+    device: Device,
+    dims: Dims,
+    genes: (&Var<T>, &Ragged),
+    patches: (&Var<T>, &Ragged),
+    log_sum: &Tensor<T>,
+) -> Result<Tensor<T>> {
+    let (packed, bags) = ([genes.0.value(), patches.0.value()], [genes.1, patches.1]);
+    match device {
+        Device::Cpu => Ok(cpu::weights(dims, packed, bags, log_sum)),
+        Device::Cuda(gpu) => cuda::weights(gpu, dims, packed, bags, log_sum),
+    }
 }

@@ -132,6 +132,20 @@ pub(super) fn forward<T: Real>(op: &Transport, tokens: [&Tensor<T>; 2], bags: &[
     (out, plan)
 }
 
+pub(super) fn weights<T: Real>(plan: &Tensor<T>, bags: &Ragged) -> Tensor<T> {
+    let width = plan.matrix().1;
+    let sum = |row: usize| plan.host()[row * width..(row + 1) * width].iter().fold(0.0, |sum, x| sum + x.f64());
+    let of_bag = |bag: usize| {
+        let sums: Vec<f64> = bags.bag(bag).map(sum).collect();
+        let total = sums.iter().fold(0.0, |total, x| total + x);
+        // Without gene tokens there is nothing to share.
+        let total = if total == 0.0 { 1.0 } else { total };
+        sums.into_iter().map(move |sum| T::of(sum / total)).collect::<Vec<T>>()
+    };
+    let each: Vec<Vec<T>> = (0..bags.bags()).into_par_iter().map(of_bag).collect();
+    Tensor::new(&[bags.rows(), 1], each.concat()).expect("a weight a patch")
+}
+
 pub(super) fn backward<T: Real>(plan: &Tensor<T>, bags: &[Ragged; 2], grad: &Tensor<T>) -> Tensor<T> {
     let ((rows, width), columns) = (plan.matrix(), grad.matrix().1);
     let mut dx = Tensor::zeros(&[rows, columns]);

@@ -24,6 +24,9 @@ kernels! { "transport":
     /// The sum of the tiles of each bag.
     fn transport_join(parts: In<f32> = tiles * width * columns, patch_offset: In<u32> = bags + 1,
         gene_offset: In<u32> = bags + 1, out: Out<f32> = g * columns, tiles: u32, g: u32, bags: u32, columns: u32, width: u32);
+    /// What part of the plan of its bag each patch has.
+    fn transport_weights(plan: In<f32> = n * width, patch_offset: In<u32> = bags + 1, weights: Out<f32> = n, n: u32, bags: u32,
+        width: u32);
     /// The gradient of the patches.
     fn transport_backward(grad: In<f32> = g * columns, plan: In<f32> = n * width, patch_offset: In<u32> = bags + 1,
         gene_offset: In<u32> = bags + 1, dx: Out<f32> = n * columns, n: u32, g: u32, bags: u32, columns: u32, width: u32);
@@ -80,6 +83,13 @@ pub(super) fn forward<T: Real>(
     let grid = Grid::over(g * columns, 256, 256);
     transport_join(gpu, grid, &parts, &patch_offset, &gene_offset, &mut out, tiles as u32, g as u32, b, c, w)?;
     Ok((out, plan))
+}
+
+pub(super) fn weights<T: Real>(gpu: Gpu, plan: &Tensor<T>, bags: &Ragged) -> Result<Tensor<T>> {
+    let ((n, width), mut weights) = (plan.matrix(), gpu.alloc(&[bags.rows(), 1])?);
+    let (grid, b) = (Grid::new(bags.bags(), 256), bags.bags() as u32);
+    transport_weights(gpu, grid, plan, &bags.on(gpu)?, &mut weights, n as u32, b, width as u32)?;
+    Ok(weights)
 }
 
 pub(super) fn backward<T: Real>(gpu: Gpu, plan: &Tensor<T>, bags: &[Ragged; 2], grad: &Tensor<T>) -> Result<Tensor<T>> {

@@ -25,7 +25,8 @@
 //! # Result
 //! `o`, `[G, D]`, and the plan `P`, `[N, S]` of the longest bag of genes, with zeros where a patient has fewer. A token of a
 //! patient without patches gets 0. `P` does not sum to 1 over the patches: that the tokens of a patient share about one unit of mass
-//! is the published behaviour.
+//! is the published behaviour. [`weights`](Transport::weights) makes of it how much each patch counts, `[N, 1]`: its row's sum by
+//! that of all rows of its patient, so that those of a patient sum to 1, or to 0 without gene tokens.
 //!
 //! # Gradient
 //! `dL/dx_i = sum_j P_ij dL/do_j`. The plan is a constant, as published: nothing goes through the costs, and gene tokens get
@@ -137,5 +138,20 @@ impl Transport {
             })])
         });
         Ok((out, plan))
+    }
+
+    /// How much each patch counts by a plan of these bags of patches, which lies on `device`: `[N, 1]`, a constant.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the plan has not a row a patch.
+    pub fn weights<T: Real>(device: Device, plan: &Tensor<T>, bags: &Ragged) -> Result<Tensor<T>> {
+        if plan.matrix().0 != bags.rows() {
+            let want = format!("[{}, any], the rows of all bags", bags.rows());
+            return Err(Error::Shape { op: "transport", arg: "plan", want, got: plan.shape().to_vec() });
+        }
+        match device {
+            Device::Cpu => Ok(cpu::weights(plan, bags)),
+            Device::Cuda(gpu) => cuda::weights(gpu, plan, bags),
+        }
     }
 }
