@@ -18,7 +18,9 @@ __device__ __forceinline__ void load_tile(float* rows, const float* __restrict__
         const size_t row = (size_t)tile.begin + r;  // and reach more than it is
         Vec<float> v;
         v.bits.whole = make_uint4(0u, 0u, 0u, 0u);
-        if (row >= first + reach && row < (size_t)last + reach) v = Vec<float>::load(x + (row - reach) * columns, column, columns, aligned);
+        if (row >= first + reach && row < (size_t)last + reach) {
+            v = Vec<float>::load(x + (row - reach) * columns, column, columns, aligned);
+        }
         *reinterpret_cast<uint4*>(rows + r * COLUMNS + four) = v.bits.whole;
     }
 }
