@@ -4,7 +4,8 @@
 // with the rows around it. Sums for the weights over chunks of tiles, joined in order. Floor: 8 bytes an element forward.
 #include "segment.cuh"
 
-constexpr unsigned COLUMNS = 32, RUN = 16;  // columns of a block; rows that a thread has of one
+constexpr unsigned COLUMNS = 32;  // of a block
+constexpr int RUN = 16;           // rows that a thread has of one
 constexpr unsigned WARPS = TILE_ROWS / RUN;
 
 // Row r of `rows` is row `tile.begin - reach + r`: zeros where that is none of the bag, whose rows are first to last - 1.
@@ -17,7 +18,9 @@ __device__ __forceinline__ void load_tile(float* rows, const float* __restrict__
         const size_t row = (size_t)tile.begin + r;  // and reach more than it is
         Vec<float> v;
         v.bits.whole = make_uint4(0u, 0u, 0u, 0u);
-        if (row >= first + reach && row < (size_t)last + reach) v = Vec<float>::load(x + (row - reach) * columns, column, columns, aligned);
+        if (row >= first + reach && row < (size_t)last + reach) {
+            v = Vec<float>::load(x + (row - reach) * columns, column, columns, aligned);
+        }
         *reinterpret_cast<uint4*>(rows + r * COLUMNS + four) = v.bits.whole;
     }
 }
@@ -78,7 +81,7 @@ sequence_conv_products(const float* __restrict__ x, const float* __restrict__ gr
     for (unsigned t = first; t < last; ++t) {
         const Tile tile = tile_of(offset, bags, t);
         if (tile.begin == tile.end) continue;  // the whole block
-        __syncthreads();  // the tile before may still be read
+        // All of the tile before was read before the barriers below.
         load_tile(rows, x, tile, offset[tile.bag], offset[tile.bag + 1], columns, length / 2);
         const unsigned begin = tile.begin + warp * RUN;
         const bool has = begin < tile.end && column < columns;

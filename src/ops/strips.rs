@@ -31,6 +31,18 @@ macro_rules! over_strips {
 }
 pub(crate) use over_strips;
 
+/// A table of so many rows, strip after strip: its part of `W` columns from one on begins at `rows` times that column and
+/// has rows of `W`. Where rows are a power of two apart, few of them would stay in the first cache.
+pub(crate) fn packed<T: Copy>(table: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let mut packed = Vec::with_capacity(table.len());
+    over_strips!(columns, pack::<T>(table, rows, columns, &mut packed));
+    packed
+}
+
+fn pack<T: Copy, const W: usize>(table: &[T], rows: usize, columns: usize, packed: &mut Vec<T>, column: usize) {
+    (0..rows).for_each(|row| packed.extend_from_slice(strip::<T, W>(table, row, columns, column)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +58,11 @@ mod tests {
             over_strips!(columns, count::<u32>(&mut seen));
             assert_eq!(seen, vec![1; columns]);
         }
+        let table: Vec<usize> = (0..2 * 42).collect();
+        let (packed, second) = (packed(&table, 2, 42), |from: usize| table[42 + from..].to_vec());
+        assert_eq!(packed[32..64], second(0)[..32]);
+        assert_eq!(packed[64 + 8..64 + 16], second(32)[..8]);
+        assert_eq!(packed[80..], [40, 82, 41, 83]);
         assert_eq!(strip::<_, 2>(&[0, 1, 2, 3, 4, 5], 1, 3, 1), &[4, 5]);
     }
 }

@@ -79,7 +79,7 @@ fn values_and_gradients_are_as_good_as_plain_arithmetic() {
     let rising: &Sides = &[(3, false), (5, true)];
     let twice: &Sides = &[(7, false), (3, true), (7, true)];
     // Sides of grids, leading rows, channels, convolutions.
-    let cases: [(&[Option<usize>], usize, usize, &Sides); 13] = [
+    let cases: [(&[Option<usize>], usize, usize, &Sides); 15] = [
         (&[], 1, 3, PUBLISHED),
         (&[None, None], 1, 5, PUBLISHED),
         (&[Some(0), None, Some(0)], 2, 5, PUBLISHED),
@@ -93,6 +93,9 @@ fn values_and_gradients_are_as_good_as_plain_arithmetic() {
         (&[Some(7)], 1, 32, &[(5, false)]),
         (&[Some(9), None, Some(15)], 1, 31, PUBLISHED),
         (&[Some(4)], 3, 1100, PUBLISHED),
+        // Several tiles a chunk.
+        (&[Some(3), Some(100)], 1, 2, PUBLISHED),
+        (&[Some(2); 75], 1, 17, rising),
     ];
     for (grids, lead, d, sides) in cases {
         let (bags, what) = (bags_of(grids, lead), format!("{grids:?} behind {lead}, {d} channels, {sides:?}"));

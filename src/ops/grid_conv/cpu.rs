@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Depthwise, Grids, Merged};
 use crate::element::Real;
 use crate::ops::parallel::{rows_mut, sum_rows};
-use crate::ops::strips::{over_strips, strip};
+use crate::ops::strips::{over_strips, packed, strip};
 use crate::ops::tokens::segments;
 use crate::tensor::Tensor;
 
@@ -76,7 +76,7 @@ pub(super) fn convolved<T: Real>(x: &Tensor<T>, grids: &Grids, merged: &Merged<T
         }
         table.host_mut()[weights * columns..].fill(T::zero());
     }
-    let (x, table) = (x.host(), table.host());
+    let (x, table) = (x.host(), &packed(table.host(), merged.size * merged.size + 1, columns));
     let mut y = Tensor::zeros(&[grids.bags.rows(), columns]);
     rows_mut(y.host_mut(), columns, |first, y| {
         let mut runs = Vec::new();
@@ -102,15 +102,15 @@ fn cells<T: Real, const W: usize>(
     y: &mut [T],
     column: usize,
 ) {
-    let (reach, bias): (usize, &[T; W]) = (size / 2, strip(table, size * size, columns, column));
+    let (table, reach) = (table[(size * size + 1) * column..].as_chunks::<W>().0, size / 2);
+    let bias = &table[size * size];
     for &Run { origin, side, p, ref q } in runs {
         for q in q.clone() {
             let mut sum = [T::zero(); W];
             for u in reach.saturating_sub(p)..size.min(side + reach - p) {
                 for v in reach.saturating_sub(q)..size.min(side + reach - q) {
                     let row = origin + (p + u - reach) * side + q + v - reach;
-                    let (w, x): (&[T; W], &[T; W]) =
-                        (strip(table, u * size + v, columns, column), strip(x, row, columns, column));
+                    let (w, x): (&[T; W], &[T; W]) = (&table[u * size + v], strip(x, row, columns, column));
                     for j in 0..W {
                         sum[j] += w[j] * x[j];
                     }

@@ -1,13 +1,14 @@
 //! Convolutions over the square grids that the tokens of each bag lie on: the positional layer of TransMIL (PPEG).
 //!
 //! # Math
-//! A bag is `lead` tokens and then `s s` others, the cells of a grid, row by row. The first, the class token of TransMIL,
-//! pass as they are. For the cell in row `p` and column `q`, with convolutions `m` of `S_m` by `S_m` weights each:
+//! A bag is `lead` tokens and then `s s` others, the cells of a grid, row by row. The first, the class token of
+//! TransMIL, pass as they are. For the cell in row `p` and column `q`, with convolutions `m` of `S_m` by `S_m` weights
+//! each:
 //!
 //! `y_pqd = x_pqd + sum over m of (b_md + sum over u and v of W_mduv x_(p + u - (S_m - 1) / 2)(q + v - (S_m - 1) / 2)d)`,
 //!
-//! with zeros outside of the grid: cross-correlations of each channel alone. In the code of [Shao 2021] there are three, of 7,
-//! 5 and 3.
+//! with zeros outside of the grid: cross-correlations of each channel alone. In the code of [Shao 2021] there are three,
+//! of 7, 5 and 3.
 //!
 //! # Arguments
 //! | name | shape | unit | constraint |
@@ -21,29 +22,32 @@
 //! `y`, `[N, D]`; without convolutions it is `x`.
 //!
 //! # Gradient
-//! Cells of `dL/dx` are those of `dL/dy` with the same convolutions of it added, their weights in reverse order and without
-//! biases; leading rows are those of `dL/dy`. `dL/dW_mduv` is the sum over all cells of `dL/dy_pqd` times the `x` that it was
-//! multiplied by, `dL/db_md` that of `dL/dy_pqd`.
+//! Cells of `dL/dx` are those of `dL/dy` with the same convolutions of it added, their weights in reverse order and
+//! without biases; leading rows are those of `dL/dy`. `dL/dW_mduv` is the sum over all cells of `dL/dy_pqd` times the
+//! `x` that it was multiplied by, `dL/db_md` that of `dL/dy_pqd`.
 //!
 //! # Numerics
-//! In the type of the input. Convolutions are added up first, centre on centre: they are linear, and one of the largest size
-//! does for all of them. So the gradients of their biases are the same, and those of the smaller weights are cut out of that of
-//! the largest. Then come the products, the bias and at last `x`, each in the same order wherever a bag lies in a batch. Gradients
-//! of weights and biases are added over fixed chunks of cells, the chunks in order: the bits do not depend on the number of threads. A
-//! NaN reaches the cells that the largest weights reach from it, in its bag and channel; in the gradients of weights, any of its channel.
+//! In the type of the input. Convolutions are added up first, centre on centre: they are linear, and one of the largest
+//! size does for all of them. So the gradients of their biases are the same, and those of the smaller weights are cut
+//! out of that of the largest. Then come the products, the bias and at last `x`, each in the same order wherever a bag
+//! lies in a batch. Gradients of weights and biases are added over fixed chunks of cells, the chunks in order: the bits
+//! do not depend on the number of threads. A NaN reaches the cells that the largest weights reach from it, in its bag
+//! and channel; in the gradients of weights, any of its channel.
 //!
 //! # Cost
-//! `2 S S` flops an element for the largest `S`, each for the result and for either gradient; apart, 7, 5 and 3 would need 1.7
-//! times as many, and read and write three times. Floor of memory: 8 bytes an element forward, 12 backward. Keeps `x` and
-//! `S S + 1` numbers a channel. On a device a launch for each convolution and one more forward; two and one for each
-//! backward, 16 bytes an element, since `x` and `dL/dy` are tiled apart. Tiles are 16 by 16 cells of 16 channels in shared memory
-//! with the cells around them, 1.9 times as many for `S = 7`, most of the second reading from the cache; a thread has 16 cells of a row of
-//! a channel in registers, so that one read of shared memory serves four additions. With 12 flops a byte cards are near the
-//! bound of arithmetic; on the CPU arithmetic takes longer than memory.
+//! `2 S S` flops an element for the largest `S`, each for the result and for either gradient; apart, 7, 5 and 3 would
+//! need 1.7 times as many, and read and write three times. Floor of memory: 8 bytes an element forward, 12 backward.
+//! Keeps `x` and `S S + 1` numbers a channel. On a device a launch for each convolution and one more forward; two and
+//! one for each backward, 16 bytes an element, since `x` and `dL/dy` are tiled apart. Tiles are 16 by 16 cells of 16
+//! channels in shared memory with the cells around them, 1.9 times as many for `S = 7`, most of the second reading from
+//! the cache; a thread has 16 cells of a row of a channel in registers, so that one read of shared memory serves four
+//! additions. With 12 flops a byte cards are near the bound of arithmetic; on the CPU arithmetic takes longer than
+//! memory.
 //!
 //! # Deviations
-//! The published layer has one grid for a batch, and the class token in front of it; here each bag has its own, and any number of rows
-//! in front (`bags_have_grids_of_their_own`). Values are those of the published code (`the_positional_layer_is_that_of_the_published_code`).
+//! The published layer has one grid for a batch, and the class token in front of it; here each bag has its own, and any
+//! number of rows in front (`bags_have_grids_of_their_own`). Values are those of the published code
+//! (`the_positional_layer_is_that_of_the_published_code`).
 
 mod cpu;
 mod cuda;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::element::Real;
 use crate::ops::lanes;
 use crate::ops::parallel::{rows_mut, sum_rows};
-use crate::ops::strips::{over_strips, strip};
+use crate::ops::strips::{over_strips, packed, strip};
 use crate::ops::tokens::segments;
 use crate::shape::Ragged;
 use crate::tensor::Tensor;
@@ -13,14 +13,14 @@ use crate::tensor::Tensor;
 /// Rows whose products are summed in registers before they join the others.
 const RUN: usize = 64;
 
-/// The kernel of each column, `[K, E]`: elements that are used together lie together.
+/// The kernel of each column, `[K, E]`, in strips: elements that are used together lie together.
 fn of_columns<T: Real>(weight: &Tensor<T>, columns: usize, backwards: bool) -> Vec<T> {
     let (heads, length) = weight.matrix();
     let at = |i: usize| {
         let (k, head) = (i / columns, i % columns / (columns / heads));
         weight.host()[head * length + if backwards { length - 1 - k } else { k }]
     };
-    (0..length * columns).map(at).collect()
+    packed(&(0..length * columns).map(at).collect::<Vec<T>>(), length, columns)
 }
 
 /// The result, or with kernels backwards the gradient of the input.
@@ -48,13 +48,12 @@ fn rows_of<T: Real, const W: usize>(
     y: &mut [T],
     column: usize,
 ) {
-    let reach = length / 2;
+    let (kernels, reach) = (kernels[length * column..].as_chunks::<W>().0, length / 2);
     for i in rows.clone() {
         let mut sum = [T::zero(); W];
         // Those whose row lies in the bag.
         for k in (bag.start + reach).saturating_sub(i)..length.min(bag.end + reach - i) {
-            let (w, x): (&[T; W], &[T; W]) =
-                (strip(kernels, k, columns, column), strip(x, i + k - reach, columns, column));
+            let (w, x): (&[T; W], &[T; W]) = (&kernels[k], strip(x, i + k - reach, columns, column));
             for j in 0..W {
                 sum[j] += w[j] * x[j];
             }
