@@ -16,7 +16,7 @@
 //!   | transformer layers, of their own     | transformer layers, of their own
 //!   | gated attention pooling              | gated attention pooling
 //!   | linear, ReLU, dropout                | linear, ReLU, dropout
-//! [ patches | genes ]  [B, 2 D]
+//! [ patches | genes ]  [B, 2 D], or bilinear: a gate of both on D / 8 numbers of each, and all products of two of them
 //!   | head: linear, ReLU, linear, ReLU, linear
 //! log risk [B, 1] or hazard logits [B, K]
 //! ```
@@ -30,7 +30,6 @@
 //! - Dropout is on what attention gives and not on its probabilities, which are never there as a whole, nor inside the gates of
 //!   the pooling.
 //! - The plan of `motcat` is of all patches of a patient, in training too, where the published code takes some thousand at a time.
-//! - The modalities are joined side by side; of the published choices, the bilinear one is not there.
 //! - Patches are standardised unless `inputs.standardize_patches = false`.
 //! - A patient without expression has no tokens, and both branches pool nothing, which gives zeros; one without slides has gene
 //!   tokens that attend to nothing.
@@ -43,10 +42,23 @@ use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{AttentionPool, Builder, Dense, Encoder, EncoderSize, GeneNets, Pass};
-use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, MixStyle, PathwayAttention, Transport};
+use crate::ops::{
+    Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, MixStyle, Outer, PathwayAttention, Transport,
+};
 use crate::shape::Ragged;
 use crate::tape::Var;
 use crate::tensor::Tensor;
+
+/// How the modalities are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Join {
+    /// Side by side.
+    #[default]
+    Concat,
+    /// By all products of a number of one and a number of the other, each gated by both (Chen et al. 2020, Pathomic Fusion).
+    Bilinear,
+}
 
 /// Sizes and settings of MCAT and of MOTCat. The defaults are the published ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,9 +78,11 @@ pub struct McatConfig {
     pub encoder_heads: usize,
     /// Width of their hidden layer.
     pub encoder_hidden: usize,
+    /// How the modalities are joined: `"concat"` or `"bilinear"`; published are both, the former for the results of the paper.
+    pub join: Join,
     /// Alpha dropout inside the gene nets.
     pub gene_dropout: f64,
-    /// Dropout of patch tokens, in the transformer layers and behind the pooling.
+    /// Dropout of patch tokens, in the transformer layers, behind the pooling and in a bilinear join.
     pub dropout: f64,
     /// The token mask and gain of each modality; off on both unless they are given.
     pub sdir: SdirConfig,
@@ -92,6 +106,7 @@ impl Default for McatConfig {
             encoder_layers: 2,
             encoder_heads: 8,
             encoder_hidden: 512,
+            join: Join::Concat,
             gene_dropout: 0.25,
             dropout: 0.25,
             sdir: SdirConfig::OFF,
@@ -125,6 +140,10 @@ impl McatConfig {
                 return Err(Error::Setting { name, want, value: heads.to_string() });
             }
         }
+        if self.join == Join::Bilinear && !self.width.is_multiple_of(SHARE) {
+            let want = "a multiple of 8 with model.join = \"bilinear\", which multiplies an eighth of it";
+            return Err(Error::Setting { name: "model.width", want, value: self.width.to_string() });
+        }
         for (name, p) in [("model.gene_dropout", self.gene_dropout), ("model.dropout", self.dropout)] {
             super::probability(name, p)?;
         }
@@ -136,6 +155,40 @@ impl McatConfig {
 
     fn transport(&self) -> Transport {
         Transport { reg: self.ot_reg, tau: self.ot_tau, ..Transport::default() }
+    }
+}
+
+/// A bilinear join has one of so many numbers of each modality.
+const SHARE: usize = 8;
+
+/// The numbers of one modality for a bilinear join.
+#[derive(Clone, Debug)]
+struct Gate<T> {
+    name: &'static str,
+    /// Of its own row, and of those of both side by side.
+    own: Dense<T>,
+    gate: Dense<T>,
+    out: Dense<T>,
+}
+
+impl<T: Real> Gate<T> {
+    fn new(b: &mut Builder<T>, name: &'static str, d: usize) -> Gate<T> {
+        let e = d / SHARE;
+        b.scope(name, |b| Gate {
+            name,
+            own: Dense::new(b, "own", d, e, Activation::Relu),
+            gate: Dense::new(b, "gate", 2 * d, e, Activation::Sigmoid),
+            out: Dense::new(b, "out", e, e, Activation::Relu),
+        })
+    }
+
+    fn forward(&self, pass: &Pass<'_, T>, row: &Var<T>, both: &Var<T>) -> Result<Var<T>> {
+        let (own, gate) = (self.own.forward(pass, row)?, self.gate.forward(pass, both)?);
+        let (shape, single) = (own.shape().to_vec(), [own.value().len(), 1]);
+        let [own, gate] = [own, gate].map(|x| pass.tape.reshape(&x, &single));
+        // Of single elements the outer product is their product.
+        let gated = Outer { ones: false }.forward(pass.tape, &own?, &gate?)?;
+        self.out.forward(pass, &pass.tape.reshape(&gated, &shape)?)
     }
 }
 
@@ -214,6 +267,8 @@ pub struct Mcat<T> {
     attention: CoAttention<T>,
     /// Of the patches as the genes see them, and of the genes.
     branches: [Branch<T>; 2],
+    /// For a bilinear join.
+    gates: Option<Box<[Gate<T>; 2]>>,
     hidden: [Dense<T>; 2],
     risk: Dense<T>,
 }
@@ -247,11 +302,15 @@ impl<T: Real> Mcat<T> {
             CoAttention::Attention(Box::new(b.scope("attention", layer)))
         };
         let branches = ["patches", "genes"].map(|name| b.scope(name, |b| Branch::new(b, name, &c)));
-        let (hidden, risk) = b.scope("head", |b| {
-            let hidden = [("first", 2 * d), ("second", d)].map(|(name, i)| Dense::new(b, name, i, d, Activation::Relu));
-            (hidden, super::risk_layer(b, d, outputs))
+        let (gates, hidden, risk) = b.scope("head", |b| {
+            let bilinear = c.join == Join::Bilinear;
+            let gates = bilinear.then(|| Box::new(["patches", "genes"].map(|name| Gate::new(b, name, d))));
+            let joined = if bilinear { (d / SHARE + 1).pow(2) } else { 2 * d };
+            let hidden =
+                [("first", joined), ("second", d)].map(|(name, i)| Dense::new(b, name, i, d, Activation::Relu));
+            (gates, hidden, super::risk_layer(b, d, outputs))
         });
-        Ok(Mcat { config: c, genes, project, attention, branches, hidden, risk })
+        Ok(Mcat { config: c, genes, project, attention, branches, gates, hidden, risk })
     }
 
     pub(super) fn forward(&self, pass: &Pass<'_, T>, batch: &Batch<T>) -> Result<Output<T>> {
@@ -289,8 +348,18 @@ impl<T: Real> Mcat<T> {
             weights = Some(attention.value().clone());
         }
         let mut x = Concat.forward(pass.tape, &pooled.iter().collect::<Vec<_>>())?;
-        for hidden in &self.hidden {
+        if let Some(gates) = &self.gates {
+            let mut gated = Vec::new();
+            for (gate, row) in gates.iter().zip(&pooled) {
+                gated.push(dropped(&gate.forward(pass, row, &x)?, &each, &format!("head.{}.dropout", gate.name))?);
+            }
+            x = dropped(&Outer { ones: true }.forward(pass.tape, &gated[0], &gated[1])?, &each, "head.joined.dropout")?;
+        }
+        for (i, hidden) in self.hidden.iter().enumerate() {
             x = hidden.forward(pass, &x)?;
+            if self.gates.is_some() {
+                x = dropped(&x, &each, &format!("head.hidden{i}.dropout"))?;
+            }
         }
         let attention = Attention { patches: of_patches, genes: weights };
         Ok(Output { prediction: self.risk.forward(pass, &x)?, attention })

@@ -28,7 +28,7 @@ pub use batch::{Batch, Genes, Patches};
 pub use cohort_source::CohortSource;
 pub use footprint::{BatchSize, Footprint};
 pub use fusion::{Fusion, FusionConfig};
-pub use mcat::{Mcat, McatConfig};
+pub use mcat::{Join, Mcat, McatConfig};
 pub use plugins::SdirConfig;
 pub use predictor::{Attended, Predictions, Predictor};
 pub use recipe::{GeneInputs, PatchInputs, Recipe};

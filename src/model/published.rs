@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{AbmilConfig, McatConfig, ModelConfig, Pool, SnnConfig};
+use super::{AbmilConfig, Join, McatConfig, ModelConfig, Pool, SnnConfig};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -13,7 +13,7 @@ use crate::tensor::Tensor;
 /// | model | implementation |
 /// |---|---|
 /// | `survpath` | mahmoodlab/SurvPath, `models/model_SurvPath.py` |
-/// | `mcat` | mahmoodlab/MCAT, `models/model_coattn.py`, joined side by side; without the biases of scores |
+/// | `mcat` | mahmoodlab/MCAT, `models/model_coattn.py`, or mahmoodlab/SurvPath, `models/model_MCATPathways.py`, joined either way; without the biases of scores |
 /// | `motcat` | Innse/MOTCat, `models/model_motcat.py`, likewise |
 /// | `abmil` | mahmoodlab/SurvPath, `models/model_ABMIL.py`, of slides alone; the bias of the scores, which changes nothing, is left out |
 /// | `transmil` | szc19990412/TransMIL, `models/TransMIL.py` |
@@ -223,12 +223,20 @@ fn mcat<T>(config: &McatConfig, tensors: &mut HashMap<String, Tensor<T>>) -> Pla
         plan.extend(pool(&format!("{ours}.pool"), &format!("{theirs}_attention_head"), true, tensors));
         plan.extend(whole(&format!("{ours}.last"), &format!("{theirs}_rho.0")));
     }
-    let layers = [
-        ("patches.project", "wsi_net.0"),
-        ("head.first", "mm.0"),
-        ("head.second", "mm.2"),
-        ("head.hazards", "classifier"),
-    ];
+    let mut layers = vec![("patches.project", "wsi_net.0"), ("head.hazards", "classifier")];
+    layers.extend(match config.join {
+        Join::Concat => vec![("head.first", "mm.0"), ("head.second", "mm.2")],
+        Join::Bilinear => vec![
+            ("head.patches.own", "mm.linear_h1.0"),
+            ("head.patches.gate", "mm.linear_z1.0"),
+            ("head.patches.out", "mm.linear_o1.0"),
+            ("head.genes.own", "mm.linear_h2.0"),
+            ("head.genes.gate", "mm.linear_z2.0"),
+            ("head.genes.out", "mm.linear_o2.0"),
+            ("head.first", "mm.encoder1.0"),
+            ("head.second", "mm.encoder2.0"),
+        ],
+    });
     plan.extend(layers.iter().flat_map(|layer| whole(layer.0, layer.1)));
     plan
 }

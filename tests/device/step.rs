@@ -53,9 +53,9 @@ fn loss_and_gradient_are_as_good_as_those_of_the_cpu() {
     let memory = patients();
     let all: Vec<usize> = (0..6).collect();
     let each = [(Loss::Cox, 1), (Loss::Nll, 3)];
-    let both =
-        [ModelConfig::from(everything()), everything_of_survpath().into(), everything_of_mcat().into(), motcat()];
-    let models: Vec<ModelConfig> = both.into_iter().chain(of_one_modality()).chain(mixed()).collect();
+    let mcat = [ModelConfig::from(everything_of_mcat()), bilinear_mcat().into(), motcat()];
+    let both = [ModelConfig::from(everything()), everything_of_survpath().into()].into_iter().chain(mcat);
+    let models: Vec<ModelConfig> = both.chain(of_one_modality()).chain(mixed()).collect();
     for (config, (loss, outputs)) in models.iter().flat_map(|model| each.map(|loss| (model, loss))) {
         for cohort in [false, true] {
             if cohort && loss == Loss::Nll {

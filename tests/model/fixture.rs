@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use onkos::config::{Loss, TrainConfig};
 use onkos::model::Source;
-use onkos::model::{AbmilConfig, McatConfig, Pool, SnnConfig, SurvPathConfig, TransMilConfig};
+use onkos::model::{AbmilConfig, Join, McatConfig, Pool, SnnConfig, SurvPathConfig, TransMilConfig};
 use onkos::model::{Batch, FusionConfig, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, SdirConfig};
 use onkos::nn::{Builder, Noise, Params};
 use onkos::ops::MixStyle;
@@ -185,6 +185,11 @@ pub fn everything_of_mcat() -> McatConfig {
         ..McatConfig::default()
     };
     McatConfig { sdir, cade, ..sizes }
+}
+
+/// The same, joined by products.
+pub fn bilinear_mcat() -> McatConfig {
+    McatConfig { width: 8, join: Join::Bilinear, ..everything_of_mcat() }
 }
 
 /// Small sizes of MOTCat, with the same plug-ins.

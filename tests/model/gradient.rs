@@ -103,6 +103,7 @@ fn gradient_of_survpath_matches_finite_differences_in_training() {
 #[test]
 fn gradient_of_mcat_matches_finite_differences_in_training() {
     assert_gradient_of_host(everything_of_mcat().into());
+    assert_gradient_of_host(bilinear_mcat().into());
 }
 
 /// The plan of the transport is a constant to the gradient and a function to finite differences, so that only what lies behind

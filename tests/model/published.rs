@@ -5,7 +5,7 @@ use std::path::Path;
 
 use onkos::features::Features;
 use onkos::model::{AbmilConfig, Batch, Genes, InputShape, Model, ModelConfig, PatchShape, Patches, published};
-use onkos::model::{McatConfig, SnnConfig, SurvPathConfig, TransMilConfig};
+use onkos::model::{Join, McatConfig, SnnConfig, SurvPathConfig, TransMilConfig};
 use onkos::nn::{Builder, Pass, grads_of};
 use onkos::ops::nll_survival::{NllSurvival, Reduction, risk};
 use onkos::{Device, Ragged, Tape, Tensor};
@@ -146,6 +146,7 @@ fn mcat(path: &Path, of: fn(McatConfig) -> ModelConfig) {
         width: size("wsi_net.0"),
         encoder_layers: (0..).take_while(|&i| file.has(&layer(i))).count(),
         encoder_hidden: size("path_transformer.layers.0.linear1"),
+        join: if file.has("param.mm.encoder1.0.weight") { Join::Bilinear } else { Join::Concat },
         ..McatConfig::default()
     });
     let want = if file.has("act.ot_flow") {
@@ -161,6 +162,7 @@ fn mcat(path: &Path, of: fn(McatConfig) -> ModelConfig) {
 #[test]
 fn mcat_agrees_with_the_published_model() {
     mcat(&golden::path("models/mcat_pathways_concat.safetensors"), ModelConfig::Mcat);
+    mcat(&golden::path("models/mcat_pathways_bilinear.safetensors"), ModelConfig::Mcat);
     if let Some(path) = golden::shared("models/mcat_orig_concat.safetensors") {
         mcat(&path, ModelConfig::Mcat);
     }
