@@ -162,7 +162,32 @@ fn cases() -> Vec<([Ragged; 2], usize, (Kind, usize))> {
         (bags(&[0, 1, 3], &[2, 0, 0]), 3, (Guided, 1)),
         (bags(&[6, 33], &[1025, 70]), 12, (Guided, 2)),
         (bags(&[6, 2], &[40, 33]), 266, (Guided, 2)),
+        // More queries than one task has, as where tokens attend to landmarks.
+        (bags(&[2100, 3, 0, 1025], &[33, 5, 7, 0]), 4, (Guided, 2)),
     ]
+}
+
+/// Of pieces of queries and chunks of patches each pair gives a part of the gradients.
+#[test]
+fn many_queries_and_many_patches_give_what_parts_of_the_queries_give_together() {
+    let (genes, patches) = (1500, 4200);
+    let x: [Tensor<f64>; 2] = [normal("genes", &[genes, 2]), normal("patches", &[patches, 4])];
+    let cot: Tensor<f64> = normal("cotangent", &[genes, 2]);
+    let part = |x: &Tensor<f64>, rows: std::ops::Range<usize>| {
+        Tensor::new(&[rows.len(), 2], x.host()[2 * rows.start..2 * rows.end].to_vec()).unwrap()
+    };
+    let of = |rows: std::ops::Range<usize>| {
+        let bags = [rows.len(), patches].map(|n| Ragged::uniform(1, n));
+        gradients(apply_as((Guided, 1), &bags), &[part(&x[0], rows.clone()), x[1].clone()], &[part(&cot, rows)])
+    };
+    let (whole, parts) = (of(0..genes), [of(0..700), of(700..genes)]);
+    let both = |x: fn(&(Vec<Tensor<f64>>, Vec<Tensor<f64>>)) -> &Tensor<f64>| {
+        parts.iter().flat_map(|part| x(part).host().to_vec()).collect::<Vec<f64>>()
+    };
+    assert_golden("result", whole.0[0].host(), &both(|x| &x.0[0]), 1e-13);
+    assert_golden("gradient of queries", whole.1[0].host(), &both(|x| &x.1[0]), 1e-13);
+    let sum: Vec<f64> = parts[0].1[1].host().iter().zip(parts[1].1[1].host()).map(|(a, b)| a + b).collect();
+    assert_golden("gradient of patches", whole.1[1].host(), &sum, 1e-13);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Attention between tokens on the CPU: a task a chunk of patches, whose scores are calculated a tile at a time. What
-//! tasks give for the same gene tokens is joined in the order of the chunks.
+//! tasks give for the same gene tokens is joined in the order of the chunks. Where gene tokens are queries alone there may be
+//! many of them, and tasks have a piece each.
 
 use std::ops::Range;
 
@@ -15,6 +16,9 @@ use crate::tensor::Tensor;
 
 /// Patches of one task.
 const CHUNK: usize = 4096;
+
+/// Gene tokens of one task where they are queries alone.
+const PIECE: usize = 1024;
 
 /// Queries and keys whose scores are there at once: they fit into the second cache.
 const TILE: usize = 128;
@@ -145,24 +149,34 @@ fn exponents<T: Real>(
     scores.iter_mut().for_each(|x| *x *= scale);
 }
 
-/// A chunk of the patches of a bag; the first of a bag has its gene tokens among themselves, too.
+/// A chunk of the patches of a bag and a piece of its gene tokens; the first chunk of a bag has its gene tokens among
+/// themselves, too.
 struct Task {
-    bag: usize,
     genes: Range<usize>,
     patches: Range<usize>,
     first: bool,
+    /// It has the first piece: what it alone writes of arrays of the patches is its.
+    owns: bool,
 }
 
-fn tasks(bags: Both<&Ragged>) -> Vec<Task> {
+/// Rows in parts of so many, one of them if there are no rows.
+fn parts_of(rows: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let Range { start, end } = *rows;
+    (0..rows.len().div_ceil(size).max(1)).map(move |i| start + i * size..(start + (i + 1) * size).min(end))
+}
+
+/// All chunks with the first piece of a bag, then all with the next one.
+fn tasks(pieces: bool, bags: Both<&Ragged>) -> Vec<Task> {
     let mut tasks = Vec::new();
     for bag in 0..bags[0].bags() {
-        let (genes, patches) = (bags[0].bag(bag), bags[1].bag(bag));
-        for start in patches.clone().step_by(CHUNK) {
-            let chunk = start..(start + CHUNK).min(patches.end);
-            tasks.push(Task { bag, genes: genes.clone(), first: start == patches.start, patches: chunk });
-        }
-        if patches.is_empty() {
-            tasks.push(Task { bag, genes, patches, first: true });
+        let [all, patches] = [0, 1].map(|i| bags[i].bag(bag));
+        for genes in parts_of(&all, if pieces { PIECE } else { usize::MAX / 2 }) {
+            tasks.extend(parts_of(&patches, CHUNK).map(|chunk| Task {
+                first: chunk.start == patches.start,
+                owns: genes.start == all.start,
+                genes: genes.clone(),
+                patches: chunk,
+            }));
         }
     }
     tasks
@@ -173,23 +187,24 @@ fn shared_out<T>(tasks: Vec<Task>, arrays: Both<(&mut [T], usize)>) -> Vec<(Task
     let [(mut a, a_columns), (mut b, b_columns)] = arrays;
     let mut shared = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let (here_a, rest_a) = a.split_at_mut(task.patches.len() * a_columns);
-        let (here_b, rest_b) = b.split_at_mut(task.patches.len() * b_columns);
+        let rows = if task.owns { task.patches.len() } else { 0 };
+        let (here_a, rest_a) = a.split_at_mut(rows * a_columns);
+        let (here_b, rest_b) = b.split_at_mut(rows * b_columns);
         (a, b) = (rest_a, rest_b);
         shared.push((task, [here_a, here_b]));
     }
     shared
 }
 
-/// Gives consecutive tasks of one bag, with what they gave for its gene tokens, to `join`.
-fn each_bag<P>(parts: Vec<(usize, P)>, mut join: impl FnMut(usize, Vec<P>)) {
+/// Gives what consecutive tasks gave for the same gene tokens to `join`.
+fn each_piece<P>(parts: Vec<(Range<usize>, P)>, mut join: impl FnMut(Range<usize>, Vec<P>)) {
     let mut parts = parts.into_iter().peekable();
-    while let Some((bag, first)) = parts.next() {
+    while let Some((genes, first)) = parts.next() {
         let mut all = vec![first];
-        while let Some((_, next)) = parts.next_if(|(of, _)| *of == bag) {
+        while let Some((_, next)) = parts.next_if(|(of, _)| *of == genes && !genes.is_empty()) {
             all.push(next);
         }
-        join(bag, all);
+        join(genes, all);
     }
 }
 
@@ -200,25 +215,26 @@ pub(super) fn forward<T: Real>(dims: Dims, packed: &Both<Tensor<T>>, bags: &Both
     let [mut out, mut patch_out] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), results[i]]));
     let [mut log_sum, mut patch_log_sum] = [0, 1].map(|i| Tensor::zeros(&[bags[i].rows(), heads[i]]));
     let arrays = [(patch_out.host_mut(), results[1]), (patch_log_sum.host_mut(), heads[1])];
-    let parts = shared_out(tasks(bags.each_ref()), arrays).into_par_iter().map(|(task, [out, log_sum])| {
-        let heads = (0..dims.heads).map(|head| {
-            if !dims.guided {
-                let mut of_patches = Running::new(task.patches.len(), dims.d);
-                of_patches.attend(head, &task.patches, patches, &task.genes, genes);
-                of_patches.finish(dims, head, out, log_sum);
-            }
-            let mut of_genes = Running::new(task.genes.len(), dims.d);
-            if task.first && !dims.guided {
-                of_genes.attend(head, &task.genes, genes, &task.genes, genes);
-            }
-            of_genes.attend(head, &task.genes, genes, &task.patches, patches);
-            of_genes
+    let parts =
+        shared_out(tasks(dims.guided, bags.each_ref()), arrays).into_par_iter().map(|(task, [out, log_sum])| {
+            let heads = (0..dims.heads).map(|head| {
+                if !dims.guided {
+                    let mut of_patches = Running::new(task.patches.len(), dims.d);
+                    of_patches.attend(head, &task.patches, patches, &task.genes, genes);
+                    of_patches.finish(dims, head, out, log_sum);
+                }
+                let mut of_genes = Running::new(task.genes.len(), dims.d);
+                if task.first && !dims.guided {
+                    of_genes.attend(head, &task.genes, genes, &task.genes, genes);
+                }
+                of_genes.attend(head, &task.genes, genes, &task.patches, patches);
+                of_genes
+            });
+            let heads = heads.collect::<Vec<_>>();
+            (task.genes, heads)
         });
-        (task.bag, heads.collect::<Vec<_>>())
-    });
     let (to, to_log) = (out.host_mut(), log_sum.host_mut());
-    each_bag(parts.collect(), |bag, parts| {
-        let rows = bags[0].bag(bag);
+    each_piece(parts.collect(), |rows, parts| {
         let mut parts = parts.into_iter();
         let mut heads = parts.next().expect("a bag has a task");
         for part in parts {
@@ -241,7 +257,7 @@ pub(super) fn weights<T: Real>(
     let [genes, patches] = [0, 1].map(|i| Rows { packed: packed[i].host(), dims, step: dims.steps()[i] });
     let mut weights = Tensor::zeros(&[bags[1].rows(), dims.heads]);
     let arrays = [(weights.host_mut(), dims.heads), (&mut [][..], 0)];
-    shared_out(tasks(bags), arrays).into_par_iter().for_each(|(task, [to, _])| {
+    shared_out(tasks(false, bags), arrays).into_par_iter().for_each(|(task, [to, _])| {
         let mut tile: Vec<T> = zeroed(TILE * TILE);
         for head in 0..dims.heads {
             for rows in tiles(&task.genes) {
@@ -340,30 +356,35 @@ pub(super) fn backward<T: Real>(
         [0, 1].map(|i| Owed { rows: rows[i], grad: grads[i].host(), log_sum: kept.log_sum[i].host(), dot: &dot[i] });
     let [mut to_genes, mut to_patches] = [0, 1].map(|i| Tensor::zeros(packed[i].shape()));
     let arrays = [(to_patches.host_mut(), steps[1]), (&mut [][..], 0)];
-    let parts = shared_out(tasks(bags.each_ref()), arrays).into_par_iter().map(|(task, [to_patches, _])| {
-        let mut to_genes = vec![T::zero(); task.genes.len() * steps[0]];
-        let mut of_genes = Gradient { packed: &mut to_genes, first: task.genes.start, step: steps[0] };
-        let mut of_patches = Gradient { packed: to_patches, first: task.patches.start, step: steps[1] };
-        if task.first && !dims.guided {
-            attend_back((&task.genes, genes), (&task.genes, genes.rows), |_, part, head, row, a, b| {
-                of_genes.add(dims, part, head, row, a, b);
+    let parts =
+        shared_out(tasks(dims.guided, bags.each_ref()), arrays).into_par_iter().map(|(task, [to_patches, _])| {
+            let mut to_genes = vec![T::zero(); task.genes.len() * steps[0]];
+            let mut apart = if task.owns { Vec::new() } else { zeroed(task.patches.len() * steps[1]) };
+            let to_patches = if task.owns { to_patches } else { &mut apart };
+            let mut of_genes = Gradient { packed: &mut to_genes, first: task.genes.start, step: steps[0] };
+            let mut of_patches = Gradient { packed: to_patches, first: task.patches.start, step: steps[1] };
+            if task.first && !dims.guided {
+                attend_back((&task.genes, genes), (&task.genes, genes.rows), |_, part, head, row, a, b| {
+                    of_genes.add(dims, part, head, row, a, b);
+                });
+            }
+            attend_back((&task.genes, genes), (&task.patches, patches.rows), |keys, part, head, row, a, b| {
+                if keys { &mut of_patches } else { &mut of_genes }.add(dims, part, head, row, a, b);
             });
-        }
-        attend_back((&task.genes, genes), (&task.patches, patches.rows), |keys, part, head, row, a, b| {
-            if keys { &mut of_patches } else { &mut of_genes }.add(dims, part, head, row, a, b);
+            if !dims.guided {
+                attend_back((&task.patches, patches), (&task.genes, genes.rows), |keys, part, head, row, a, b| {
+                    if keys { &mut of_genes } else { &mut of_patches }.add(dims, part, head, row, a, b);
+                });
+            }
+            (task.genes, (task.patches, to_genes, apart))
         });
-        if !dims.guided {
-            attend_back((&task.patches, patches), (&task.genes, genes.rows), |keys, part, head, row, a, b| {
-                if keys { &mut of_genes } else { &mut of_patches }.add(dims, part, head, row, a, b);
-            });
-        }
-        (task.bag, to_genes)
-    });
-    let to = to_genes.host_mut();
-    each_bag(parts.collect(), |bag, parts| {
-        let here = &mut to[bags[0].bag(bag).start * steps[0]..];
-        for part in parts {
-            here.iter_mut().zip(&part).for_each(|(sum, x)| *sum += *x);
+    let parts: Vec<_> = parts.collect();
+    let add = |to: &mut [T], part: &[T]| to.iter_mut().zip(part).for_each(|(sum, x)| *sum += *x);
+    let (to, to_patches_of_all) = (to_genes.host_mut(), to_patches.host_mut());
+    each_piece(parts, |genes, parts| {
+        for (patches, of_genes, apart) in parts {
+            add(&mut to[genes.start * steps[0]..], &of_genes);
+            add(&mut to_patches_of_all[patches.start * steps[1]..], &apart);
         }
     });
     [to_genes, to_patches]
