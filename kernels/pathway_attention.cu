@@ -205,7 +205,7 @@ pathway_attention_dot(const float* __restrict__ out, const float* __restrict__ g
 __device__ __forceinline__ float weight_of(float score, float scale, float log) { return expf(score * scale - log); }
 
 // The mean weight of each key over the queries of its patient, in their order; 0 without any. A block has all slices of its head.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
 pathway_attention_weights(const float* __restrict__ queries, const float* __restrict__ keys, const unsigned int* __restrict__ table,
                           const float* __restrict__ log_sum, float* __restrict__ weights, unsigned int /* n */, unsigned int /* m */,
                           unsigned int /* tasks */, unsigned int heads, unsigned int d, unsigned int q_step, unsigned int k_step,
