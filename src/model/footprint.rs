@@ -306,7 +306,7 @@ impl Footprint {
     }
 
     /// The plan, while it is made costs, scalings and least elements, and then a part for each tile of patches; the gradient
-    /// of the tokens.
+    /// of the tokens, and if it goes through the plan costs again, what is owed to them, four numbers a patch and such parts.
     fn transport(&self, c: &McatConfig, patches: usize, patients: usize, training: bool) -> CoAttention {
         let (d, s) = (c.width, self.signatures);
         let making = patches * (s + 2) + s * patients;
@@ -314,7 +314,7 @@ impl Footprint {
         CoAttention {
             forth: patches * (d + s) + making.max(tiles),
             kept: if training { patches * s } else { 0 },
-            back: patches * (s + d),
+            back: patches * (s + d) + if c.ot_gradient { patches * (2 * s + 4) + tiles } else { 0 },
             copies: 0,
         }
     }

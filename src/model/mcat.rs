@@ -22,13 +22,15 @@
 //! ```
 //!
 //! The co-attention of `mcat` is 6 queries by as many keys as there are patches: it is calculated without their matrix. The plan of
-//! `motcat` ([`Transport`]) has no parameters and passes no gradient to the gene tokens, as published.
+//! `motcat` ([`Transport`]) has no parameters.
 //!
 //! # Where it deviates from the published code
 //! - Any number of signatures; the published code has six groups.
 //! - Bags are ragged, several patients a step.
 //! - Dropout is on what attention gives and not on its probabilities, which are never there as a whole, nor inside the gates of
 //!   the pooling.
+//! - Gradients go through the plan of `motcat`, to the gene tokens, too, unless `ot_gradient = false`, as published and as a study with
+//!   the preset `published` has it.
 //! - The plan of `motcat` is of all patches of a patient, in training too, where the published code takes some thousand at a time.
 //! - Patches are standardised unless `inputs.standardize_patches = false`.
 //! - A patient without expression has no tokens, and both branches pool nothing, which gives zeros; one without slides has gene
@@ -72,6 +74,9 @@ pub struct McatConfig {
     pub ot_reg: f64,
     /// Weight of its marginals.
     pub ot_tau: f64,
+    /// Whether gradients go through the plan of MOTCat. Ours do; published they do not, so that no gene token learns which patches
+    /// it should have.
+    pub ot_gradient: bool,
     /// Transformer layers of each branch.
     pub encoder_layers: usize,
     /// Heads of their self-attention.
@@ -103,6 +108,7 @@ impl Default for McatConfig {
             heads: 1,
             ot_reg: Transport::default().reg,
             ot_tau: Transport::default().tau,
+            ot_gradient: true,
             encoder_layers: 2,
             encoder_heads: 8,
             encoder_hidden: 512,
@@ -154,7 +160,8 @@ impl McatConfig {
     }
 
     fn transport(&self) -> Transport {
-        Transport { reg: self.ot_reg, tau: self.ot_tau, ..Transport::default() }
+        let (reg, tau, differentiated) = (self.ot_reg, self.ot_tau, self.ot_gradient);
+        Transport { reg, tau, differentiated, ..Transport::default() }
     }
 }
 

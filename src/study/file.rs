@@ -369,7 +369,7 @@ mod tests {
     use super::*;
     use crate::config::{Loss, Sampling};
     use crate::data::Scaling;
-    use crate::model::TransMilConfig;
+    use crate::model::{ModelConfig, TransMilConfig};
     use crate::ops::Sdir;
     use crate::ops::cade::Bandwidth;
     use crate::optim::OptimizerConfig;
@@ -425,6 +425,10 @@ mod tests {
                 let want = TransMilConfig { padded, together, ..TransMilConfig::default() };
                 assert_eq!(host.config.model, want.into(), "{preset}");
             }
+            let (settings, problems) = resolve(&format!("{preset}[[hosts]]\nname = \"motcat\""));
+            assert_eq!(problems, Vec::<String>::new());
+            let ModelConfig::Motcat(config) = &settings.hosts[0].config.model else { panic!("another model") };
+            assert_eq!(config.ot_gradient, preset.is_empty());
         }
     }
 

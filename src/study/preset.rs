@@ -61,6 +61,7 @@ schedule = { decay = "cosine", warmup_epochs = 1.0 }
 const PUBLISHED_INPUTS: &str = "rna_scaling = \"minmax-global\"\nstandardize_patches = false\n";
 /// What published models do that ours do not unless they are asked to.
 const PUBLISHED_TRANSMIL: &str = "padded = true\ntogether = true\n";
+const PUBLISHED_MOTCAT: &str = "ot_gradient = false\n";
 /// An empty table is the published setting: half of the tokens masked, no gain.
 const PUBLISHED_SDIR: &str = "genes = {}\npatches = {}\n";
 
@@ -85,7 +86,11 @@ impl Preset {
 
     /// What the settings of a model of this name start from.
     pub(super) fn model(self, name: &str) -> Table {
-        self.table(if name == "transmil" { PUBLISHED_TRANSMIL } else { "" })
+        self.table(match name {
+            "transmil" => PUBLISHED_TRANSMIL,
+            "motcat" => PUBLISHED_MOTCAT,
+            _ => "",
+        })
     }
 
     pub(super) fn sdir(self) -> Table {

@@ -123,6 +123,12 @@ fn cases() -> Vec<Case> {
         Case::new("mcat", 200, 24, mcat.clone()),
         Case { patients: 2, ..Case::new("two long bags of mcat", 1300, 12, mcat.clone()) },
         Case::new("motcat", 200, 24, ModelConfig::Motcat(mcat.clone())),
+        Case::new(
+            "motcat of a constant plan",
+            200,
+            24,
+            ModelConfig::Motcat(McatConfig { ot_gradient: false, ..mcat.clone() }),
+        ),
         Case { patients: 2, ..Case::new("two long bags of motcat", 1300, 12, ModelConfig::Motcat(mcat)) },
         Case::new("motcat, plugged into", 200, 24, ModelConfig::Motcat(guided.clone())),
         Case::new("mcat, plugged into", 200, 24, guided.clone()),

@@ -7,7 +7,7 @@
 
 use onkos::config::Loss;
 use onkos::model::predict;
-use onkos::model::{FusionConfig, ModelConfig, SdirConfig};
+use onkos::model::{FusionConfig, McatConfig, ModelConfig, SdirConfig};
 use onkos::nn::Params;
 use onkos::ops::cade::Statistics;
 
@@ -106,14 +106,30 @@ fn gradient_of_mcat_matches_finite_differences_in_training() {
     assert_gradient_of_host(bilinear_mcat().into());
 }
 
-/// The plan of the transport is a constant to the gradient and a function to finite differences, so that only what lies behind
-/// it can be held against them. Its own gradient is held against the published model and in the suite of the op.
+/// The plan of the transport ends when little changes, which finite differences see: only what lies behind it can be held against
+/// them. What goes through it is held against them in the suite of the op, and a plan that is a constant against the published model.
 #[test]
 fn gradient_of_motcat_behind_its_plan_matches_finite_differences_in_training() {
     let config = motcat();
     for (loss, outputs) in [(Loss::Cox, 1), (Loss::Nll, 3)] {
         let behind = |name: &str| ["encoder", "pool", "last", "head"].iter().any(|part| name.contains(part));
         assert_gradient(&format!("{loss:?}"), &config, loss, outputs, behind);
+    }
+}
+
+#[test]
+fn gene_tokens_of_motcat_learn_through_the_plan_unless_it_is_a_constant() {
+    let source = Memory::new([(true, 5), (true, 3), (true, 4), (true, 6)]);
+    let gradient = |ot_gradient: bool| {
+        let ModelConfig::Motcat(config) = motcat() else { unreachable!("as its name says") };
+        let (model, params) = source.build::<f64>(&ModelConfig::Motcat(McatConfig { ot_gradient, ..config }), 1);
+        let step = source.objective(Loss::Cox).step(&model, &params, &source, &[0, 1, 2, 3], NOISE).unwrap();
+        let each = params.names().iter().zip(step.grads);
+        each.map(|(name, grad)| (name.clone(), grad.unwrap())).collect::<Vec<_>>()
+    };
+    for ((name, through), (_, constant)) in gradient(true).into_iter().zip(gradient(false)) {
+        let before = name.starts_with("genes.first") || name.starts_with("genes.second") || name.contains("project");
+        assert_eq!(through != constant, before, "{name}");
     }
 }
 

@@ -146,6 +146,7 @@ fn mcat(path: &Path, of: fn(McatConfig) -> ModelConfig) {
         width: size("wsi_net.0"),
         encoder_layers: (0..).take_while(|&i| file.has(&layer(i))).count(),
         encoder_hidden: size("path_transformer.layers.0.linear1"),
+        ot_gradient: false,
         join: if file.has("param.mm.encoder1.0.weight") { Join::Bilinear } else { Join::Concat },
         ..McatConfig::default()
     });

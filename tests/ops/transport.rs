@@ -187,6 +187,64 @@ fn gradients_of_patches_are_what_the_plan_gives_them() {
     }
 }
 
+/// So that the equations that the gradient goes by hold.
+fn through() -> Transport {
+    Transport { differentiated: true, ..fixed(300) }
+}
+
+#[test]
+fn a_plan_that_is_differentiated_has_the_gradient_of_the_value() {
+    let bags = [[0, 2, 3, 1, 4], [2, 0, 4, 5, 1]].map(Ragged::from_lengths);
+    for op in [through(), Transport { reg: 0.5, tau: 3.0, ..through() }] {
+        assert_gradients_match_finite_differences(&format!("{op:?}"), apply(op, &bags), &inputs(3, &bags));
+    }
+}
+
+/// Of the CPU, which calculates in f64 whatever the type.
+#[test]
+fn gradients_through_the_plan_are_those_of_f64() {
+    for (bags, columns) in cases() {
+        let x = inputs::<f32>(columns, &bags);
+        let cot: Tensor<f32> = normal("cotangent", &[bags[0].rows(), columns]);
+        let (_, got) = gradients(apply(through(), &bags), &x, std::slice::from_ref(&cot));
+        let double: Vec<Tensor<f64>> = x.iter().map(cast).collect();
+        let (_, want) = gradients(apply(through(), &bags), &double, &[cast(&cot)]);
+        for (of, (got, want)) in ["genes", "patches"].into_iter().zip(got.iter().zip(&want)) {
+            let largest = want.host().iter().fold(0f64, |m, x| m.max(x.abs()));
+            // As for a plan that is a constant, and a division by reg.
+            let what = format!("{:?}: {of}", bags[1].offsets());
+            assert_within(&what, got.host(), want.host(), largest * 2e-5 / through().reg);
+        }
+    }
+}
+
+#[test]
+fn what_goes_through_the_plan_is_the_same_bits_in_any_batch_and_on_any_number_of_threads() {
+    let bags = [[5, 9], [1300, 40]].map(Ragged::from_lengths);
+    let (x, cot) = (inputs::<f32>(8, &bags), normal::<f32>("cotangent", &[14, 8]));
+    let (_, together) = gradients(apply(through(), &bags), &x, std::slice::from_ref(&cot));
+    for b in 0..2 {
+        let one = [0, 1].map(|i| Ragged::uniform(1, bags[i].bag(b).len()));
+        let part =
+            |x: &Tensor<f32>, i: usize| Tensor::new(&[one[i].rows(), 8], rows(x, bags[i].bag(b)).concat()).unwrap();
+        let (_, alone) = gradients(apply(through(), &one), &[part(&x[0], 0), part(&x[1], 1)], &[part(&cot, 0)]);
+        for i in 0..2 {
+            let here = bags[i].bag(b);
+            assert_eq!(alone[i].host(), &together[i].host()[here.start * 8..here.end * 8], "bag {b}, {i}");
+        }
+    }
+    assert_same_on_any_number_of_threads(|| gradients(apply(through(), &bags), &x, std::slice::from_ref(&cot)));
+}
+
+#[test]
+fn equal_tokens_have_a_gradient_without_what_cannot_be_divided() {
+    let bags = [[2], [3]].map(Ragged::from_lengths);
+    let x = [Tensor::full(&[2, 4], 1.0f32), Tensor::full(&[3, 4], 1.0)];
+    let (_, grads) = gradients(apply(through(), &bags), &x, &[normal("cotangent", &[2, 4])]);
+    assert!(grads.iter().flat_map(|g| g.host()).all(|x| x.is_finite()));
+    assert!(grads[0].host().iter().all(|x| *x == 0.0), "all costs are 0, wherever the tokens go");
+}
+
 #[test]
 fn it_ends_when_nothing_changes() {
     let bags = [[6], [200]].map(Ragged::from_lengths);

@@ -10,10 +10,10 @@ use crate::shape::Ragged;
 use crate::tensor::Tensor;
 
 /// Patches of one task.
-const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 1024;
 
 /// A row in f64 without its least element.
-fn shifted<T: Real>(row: &[T], to: &mut [f64]) {
+pub(super) fn shifted<T: Real>(row: &[T], to: &mut [f64]) {
     let least = row.iter().fold(f64::INFINITY, |least, x| least.min(x.f64()));
     to.iter_mut().zip(row).for_each(|(to, x)| *to = x.f64() - least);
 }
