@@ -155,6 +155,18 @@ pub fn assert_gradients_as_good_as_plain(
     double: impl Fn(&Tape<f64>, &[Var<f64>]) -> Result<Vec<Var<f64>>>,
     inputs: &[Tensor<f32>],
 ) {
+    assert_gradients_of_sums_as_good_as_plain(what, single, double, inputs, 1);
+}
+
+/// The same for gradients that are sums of so many terms, as [`assert_sums_as_good_as_plain`] has it.
+#[track_caller]
+pub fn assert_gradients_of_sums_as_good_as_plain(
+    what: &str,
+    single: impl Fn(&Tape<f32>, &[Var<f32>]) -> Result<Vec<Var<f32>>>,
+    double: impl Fn(&Tape<f64>, &[Var<f64>]) -> Result<Vec<Var<f64>>>,
+    inputs: &[Tensor<f32>],
+    terms: usize,
+) {
     let wide: Vec<Tensor<f64>> = inputs.iter().map(cast).collect();
     let cot = cotangents::<f32>(&values(&single, inputs));
     let (_, oracle) = gradients(double, &wide, &cot.iter().map(cast).collect::<Vec<_>>());
@@ -162,7 +174,7 @@ pub fn assert_gradients_as_good_as_plain(
     let (_, got) = gradients(&single, inputs, &cot);
     for (i, ((got, plain), oracle)) in got.iter().zip(&plain).zip(&oracle).enumerate() {
         let what = format!("{what}: gradient of input {i}");
-        assert_as_good_as_plain(&what, got.host(), plain.host(), oracle.host());
+        assert_sums_as_good_as_plain(&what, got.host(), plain.host(), oracle.host(), terms);
     }
 }
 

@@ -264,7 +264,10 @@ fn gradients_are_as_good_as_plain_arithmetic() {
     for (bags, width, how) in cases() {
         let what = format!("width {width}, {how:?}, {:?}", bags[1].offsets());
         let x = inputs_of(how.0, width, &bags);
-        assert_gradients_as_good_as_plain(&what, apply_as(how, &bags), apply_as(how, &bags), &x);
+        // What keys get is a sum over queries, of which one case has thousands.
+        let terms = if bags[0].longest() > 1000 { bags[0].longest() } else { 1 };
+        let apply = apply_as(how, &bags);
+        assert_gradients_of_sums_as_good_as_plain(&what, apply, apply_as(how, &bags), &x, terms);
     }
 }
 

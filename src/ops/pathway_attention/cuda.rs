@@ -55,6 +55,9 @@ fn chunk(patches: usize) -> usize {
     patches.div_ceil(64).next_multiple_of(ROWS).max(512)
 }
 
+/// Queries that a block goes through for the gradient of keys, where there may be many of them.
+const QUERIES: usize = 1024;
+
 /// Rows of a side and rows of the other that a block reads, and the first row of what it writes.
 #[derive(Default)]
 struct Table(Vec<u32>);
@@ -75,7 +78,7 @@ impl Table {
 }
 
 /// Who does what. Gene tokens are written in parts: the first among themselves unless they are guided, then one a chunk of
-/// patches.
+/// patches. So are the gradients of patches where gene tokens are queries alone: one a piece of these.
 #[derive(Default)]
 struct Tables {
     /// Gene tokens over gene tokens, gene tokens over patches, patches over gene tokens.
@@ -86,19 +89,32 @@ struct Tables {
     places: Vec<u32>,
     /// Parts of all gene tokens.
     slots: usize,
+    /// The same of patches; if each has one part, no places: they are in their order.
+    patch_places: Vec<u32>,
+    patch_slots: usize,
 }
 
 impl Tables {
     fn new(dims: Dims, bags: &Both<Ragged>) -> Tables {
         let mut t = Tables::default();
-        let among = usize::from(!dims.guided);
+        let (among, cut) = (usize::from(!dims.guided), dims.guided && bags[0].longest() > QUERIES);
         for (genes, patches) in bags[0].iter().zip(bags[1].iter()) {
             let size = chunk(patches.len());
             let chunks = patches.len().div_ceil(size);
             if !dims.guided {
                 t.genes.push(genes.clone(), &genes, t.slots);
             }
-            t.patches.push(patches.clone(), &genes, patches.start);
+            let pieces = if dims.guided { genes.len().div_ceil(QUERIES).max(1) } else { 1 };
+            for i in 0..pieces {
+                let first = genes.start + i * QUERIES;
+                let of = if pieces == 1 { genes.clone() } else { first..(first + QUERIES).min(genes.end) };
+                t.patches.push(patches.clone(), &of, t.patch_slots + i * patches.len());
+            }
+            if cut {
+                let place = |row: usize| [t.patch_slots + row, patches.len(), pieces].map(|n| n as u32);
+                t.patch_places.extend((0..patches.len()).flat_map(place));
+            }
+            t.patch_slots += pieces * patches.len();
             for i in 0..chunks {
                 let of = patches.start + i * size..(patches.start + (i + 1) * size).min(patches.end);
                 t.genes_over_patches.push(genes.clone(), &of, t.slots + (i + among) * genes.len());
@@ -109,7 +125,7 @@ impl Tables {
             t.slots += (chunks + among) * genes.len();
         }
         // Rows are counted in 32 bits; that many would be terabytes.
-        assert!(u32::try_from(t.slots.max(bags[1].rows())).is_ok(), "more than 2^32 - 1 rows in one batch");
+        assert!(u32::try_from(t.slots.max(t.patch_slots)).is_ok(), "more than 2^32 - 1 rows in one batch");
         t
     }
 }
@@ -221,8 +237,14 @@ pub(super) fn backward<T: Real>(
     let columns = steps[0];
     let (mut parts, mut patches) = (gpu.alloc::<T>(&[tables.slots, dims.steps()[0]])?, gpu.alloc(packed[1].shape())?);
     back(0, 1, false, &tables.genes_over_patches, &mut parts)?;
-    if dims.guided {
+    if dims.guided && tables.patch_places.is_empty() {
         back(0, 1, true, &tables.patches, &mut patches)?;
+    } else if dims.guided {
+        let mut parts = gpu.alloc::<T>(&[tables.patch_slots, steps[1] as usize])?;
+        back(0, 1, true, &tables.patches, &mut parts)?;
+        let places = gpu.upload(&[bags[1].rows(), 3], &tables.patch_places)?;
+        let (rows, grid) = (bags[1].rows() as u32, Grid::over(patches.len(), 256, 256));
+        pathway_attention_sum(gpu, grid, &parts, &places, &mut patches, rows, tables.patch_slots as u32, steps[1])?;
     } else {
         back(0, 0, false, &tables.genes, &mut parts)?;
         back(1, 0, false, &tables.patches, &mut patches)?;
