@@ -1,17 +1,27 @@
-//! Shapes of the mean of bags.
+//! Shapes of the mean of bags, and of what else makes one row of each bag.
 
 use std::hint::black_box;
 
 use super::{Case, Pass, Place};
-use crate::Ragged;
 use crate::device::Precision;
 use crate::ops::SegmentMean;
+use crate::{Ragged, Result, Tape, Var};
+
+/// Rows, bags and columns.
+pub(super) const SHAPE: [usize; 3] = [32_768, 16, 256];
 
 pub(super) fn cases() -> Vec<Case> {
-    [Pass::Forward, Pass::ForwardBackward].map(|pass| case(32_768, 16, 256, pass)).into()
+    let mean = |tape: &Tape<f32>, x: &Var<f32>, bags: &Ragged| SegmentMean.forward(tape, x, bags);
+    [Pass::Forward, Pass::ForwardBackward].map(|pass| case("segment_mean", mean, pass)).into()
 }
 
-fn case(n: usize, bags: usize, d: usize, pass: Pass) -> Case {
+/// The case of an op that reads all rows, writes one of each bag, and goes back the other way.
+pub(super) fn case(
+    op: &'static str,
+    of: impl Fn(&Tape<f32>, &Var<f32>, &Ragged) -> Result<Var<f32>> + Copy + 'static,
+    pass: Pass,
+) -> Case {
+    let [n, bags, d] = SHAPE;
     let setup = move |place: Place| -> Box<dyn FnMut()> {
         let (x, ones) = (place.normal("x", &[n, d], 1.0), place.full(&[bags, d], 1.0));
         // All but one of them short.
@@ -19,7 +29,7 @@ fn case(n: usize, bags: usize, d: usize, pass: Pass) -> Case {
         Box::new(move || {
             let tape = place.tape(pass);
             let x = tape.leaf(x.clone());
-            let y = SegmentMean.forward(&tape, &x, &bags).expect("the shapes fit");
+            let y = of(&tape, &x, &bags).expect("the shapes fit");
             if pass == Pass::ForwardBackward {
                 black_box(tape.backward(&[(&y, ones.clone())]).expect("the shapes fit").of(&x));
             }
@@ -28,7 +38,7 @@ fn case(n: usize, bags: usize, d: usize, pass: Pass) -> Case {
     };
     let passes = if pass == Pass::Forward { 1.0 } else { 2.0 };
     Case {
-        op: "segment_mean",
+        op,
         shape: format!("N {n} B {bags} D {d}"),
         dtype: "F32",
         pass,

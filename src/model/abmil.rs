@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::plugins::{Tokens, mix};
 use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{AttentionPool, Builder, Dense, Pass};
 use crate::ops::{Activation, BagDraws, Dropout, DropoutKind, MixStyle, SegmentMax, SegmentMean};
 use crate::shape::Ragged;
@@ -80,7 +80,7 @@ impl AbmilConfig {
     /// Refuses settings outside their range.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the first that is.
+    /// [`Error::Setting`](crate::Error::Setting) names the first that is.
     pub fn check(&self) -> Result<()> {
         for (name, size) in [("model.width", self.width), ("model.attention_width", self.attention_width)] {
             super::size(name, size)?;
@@ -108,10 +108,7 @@ impl<T: Real> Abmil<T> {
         outputs: usize,
     ) -> Result<Abmil<T>> {
         let (c, d) = (config.clone(), config.width);
-        let Some(patches) = &shape.patches else {
-            let want = "\"snn\" or \"fusion\" where there are no patches, which abmil needs";
-            return Err(Error::Setting { name: "model.name", want, value: "abmil".into() });
-        };
+        let patches = shape.slides("abmil")?;
         let (project, pool) = b.scope("patches", |b| {
             let project = patches.project(b, d, Activation::Relu);
             let pool = |b: &mut Builder<T>, gated| AttentionPool::new(b, "pool", d, c.attention_width, 1, gated);

@@ -274,6 +274,7 @@ impl Footprint {
         let n = patches + again + patients * (2 + if c.padded { m } else { 0 });
         let (marks, square) = (patients * m, patients * c.heads * m * m);
         let copies = self.projected(patches) + self.copy(f32::NAME, n, d) + self.copy(f32::NAME, d, d);
+        // Which row stands where: a number a token for each source, and where each row stands.
         let at = 3 * n;
         if !training {
             let moments = [6 * n * d + marks * 3 * d, 5 * n * d + marks * 5 * d + n * c.heads];

@@ -62,7 +62,7 @@ pub enum Join {
     Bilinear,
 }
 
-/// Sizes and settings of MCAT and of MOTCat. The defaults are the published ones.
+/// Sizes and settings of MCAT and of MOTCat. The defaults are the published ones but for `ot_gradient`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct McatConfig {
@@ -128,12 +128,7 @@ impl McatConfig {
     /// # Errors
     /// [`Error::Setting`] names the first that is.
     pub fn check(&self) -> Result<()> {
-        for (name, size) in [
-            ("model.width", self.width),
-            ("model.heads", self.heads),
-            ("model.encoder_heads", self.encoder_heads),
-            ("model.encoder_hidden", self.encoder_hidden),
-        ] {
+        for (name, size) in [("model.width", self.width), ("model.encoder_hidden", self.encoder_hidden)] {
             super::size(name, size)?;
         }
         if self.encoder_layers > 64 {
@@ -141,10 +136,7 @@ impl McatConfig {
             return Err(Error::Setting { name: "model.encoder_layers", want: "at most 64", value });
         }
         for (name, heads) in [("model.heads", self.heads), ("model.encoder_heads", self.encoder_heads)] {
-            if !self.width.is_multiple_of(heads) || self.width / heads > 256 {
-                let want = "a divisor of model.width, with at most 256 features a head";
-                return Err(Error::Setting { name, want, value: heads.to_string() });
-            }
+            super::heads(name, heads, self.width, super::OF_WIDTH)?;
         }
         if self.join == Join::Bilinear && !self.width.is_multiple_of(SHARE) {
             let want = "a multiple of 8 with model.join = \"bilinear\", which multiplies an eighth of it";
@@ -293,11 +285,7 @@ impl<T: Real> Mcat<T> {
             let want = "1 in motcat, whose plan has no heads";
             return Err(Error::Setting { name: "model.heads", want, value: c.heads.to_string() });
         }
-        let (Some(widths), Some(patches)) = (&shape.genes, &shape.patches) else {
-            let want = "\"fusion\" where there is one modality: mcat and motcat need genes and patches";
-            let value = if transport { "motcat" } else { "mcat" };
-            return Err(Error::Setting { name: "model.name", want, value: value.into() });
-        };
+        let (widths, patches) = shape.both(if transport { "motcat" } else { "mcat" })?;
         let linear = Activation::Identity;
         let genes = b.scope("genes", |b| GeneNets::new(b, widths.clone(), d, d, c.gene_dropout));
         let project = b.scope("patches", |b| patches.project(b, d, Activation::Relu));

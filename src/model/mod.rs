@@ -203,6 +203,22 @@ pub struct InputShape<T> {
     pub patches: Option<PatchShape<T>>,
 }
 
+impl<T> InputShape<T> {
+    /// The patches for a model of this name that cannot do without.
+    fn slides(&self, model: &str) -> Result<&PatchShape<T>> {
+        let want = "\"snn\" or \"fusion\" where there are no patches";
+        let refused = || Error::Setting { name: "model.name", want, value: model.into() };
+        self.patches.as_ref().ok_or_else(refused)
+    }
+
+    /// The genes of each signature and the patches for a model of this name that cannot do without either.
+    fn both(&self, model: &str) -> Result<(&Ragged, &PatchShape<T>)> {
+        let want = "\"fusion\" where there is one modality";
+        let refused = || Error::Setting { name: "model.name", want, value: model.into() };
+        self.genes.as_ref().zip(self.patches.as_ref()).ok_or_else(refused)
+    }
+}
+
 /// The patch features that a model is built for.
 #[derive(Clone, Debug)]
 pub struct PatchShape<T> {
@@ -238,6 +254,18 @@ fn size(name: &'static str, size: usize) -> Result<()> {
     }
     Err(Error::Setting { name, want: "between 1 and 65536", value: size.to_string() })
 }
+
+/// Refuses heads that do not divide a width, or have more features than an attention takes; `want` says which width.
+fn heads(name: &'static str, heads: usize, width: usize, want: &'static str) -> Result<()> {
+    size(name, heads)?;
+    if width.is_multiple_of(heads) && width / heads <= 256 {
+        return Ok(());
+    }
+    Err(Error::Setting { name, want, value: heads.to_string() })
+}
+
+/// What heads of the width of a token must be.
+const OF_WIDTH: &str = "a divisor of model.width, with at most 256 features a head";
 
 /// Refuses what is no probability of dropping something.
 fn probability(name: &'static str, p: f64) -> Result<()> {

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use super::plugins::{Plugins, SdirConfig, Tokens};
 use super::{Attention, Batch, InputShape, Output};
 use crate::element::Real;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{Builder, Dense, GeneNets, Norm, Pass};
 use crate::ops::{Activation, BagDraws, Cade, Concat, Dropout, DropoutKind, MixStyle, PathwayAttention, SegmentMean};
 
@@ -92,20 +92,17 @@ impl SurvPathConfig {
     /// Refuses settings outside their range.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the first that is.
+    /// [`Error::Setting`](crate::Error::Setting) names the first that is.
     pub fn check(&self) -> Result<()> {
         for (name, size) in [
             ("model.width", self.width),
             ("model.attention_width", self.attention_width),
-            ("model.heads", self.heads),
             ("model.head_hidden", self.head_hidden),
         ] {
             super::size(name, size)?;
         }
-        if !self.attention_width.is_multiple_of(self.heads) || self.attention_width / self.heads > 256 {
-            let (name, want) = ("model.heads", "a divisor of model.attention_width, with at most 256 features a head");
-            return Err(Error::Setting { name, want, value: self.heads.to_string() });
-        }
+        let want = "a divisor of model.attention_width, with at most 256 features a head";
+        super::heads("model.heads", self.heads, self.attention_width, want)?;
         for (name, p) in
             [("model.gene_dropout", self.gene_dropout), ("model.feed_forward_dropout", self.feed_forward_dropout)]
         {
@@ -140,10 +137,7 @@ impl<T: Real> SurvPath<T> {
         outputs: usize,
     ) -> Result<SurvPath<T>> {
         let c = config.clone();
-        let (Some(widths), Some(patches)) = (&shape.genes, &shape.patches) else {
-            let want = "\"fusion\" where there is one modality: survpath needs genes and patches";
-            return Err(Error::Setting { name: "model.name", want, value: "survpath".into() });
-        };
+        let (widths, patches) = shape.both("survpath")?;
         let (d, e) = (c.width, c.attention_width);
         let genes = b.scope("genes", |b| GeneNets::new(b, widths.clone(), d, d, c.gene_dropout));
         let project = b.scope("patches", |b| patches.project(b, d, Activation::Identity));

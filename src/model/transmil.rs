@@ -33,7 +33,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plugins::{Tokens, mix};
-use super::{Attention, Batch, InputShape, Output};
+use super::{Attention, Batch, InputShape, Output, Patches};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::nn::{Builder, Dense, Init, Landmarks, Norm, Nystrom, NystromSize, ParamId, Pass};
@@ -42,7 +42,7 @@ use crate::ops::{Activation, Add, Arrange, Arrangement, BagDraws, Dropout, Dropo
 use crate::shape::Ragged;
 use crate::tape::Var;
 
-/// Sizes and settings of TransMIL. The sizes are the published ones.
+/// Sizes and settings of TransMIL. The defaults are the published ones but for `padded` and `together`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransMilConfig {
@@ -89,11 +89,7 @@ impl TransMilConfig {
     /// [`Error::Setting`] names the first that is.
     pub fn check(&self) -> Result<()> {
         super::size("model.width", self.width)?;
-        super::size("model.heads", self.heads)?;
-        if !self.width.is_multiple_of(self.heads) || self.width / self.heads > 256 {
-            let (name, want) = ("model.heads", "a divisor of model.width, with at most 256 features a head");
-            return Err(Error::Setting { name, want, value: self.heads.to_string() });
-        }
+        super::heads("model.heads", self.heads, self.width, super::OF_WIDTH)?;
         if !(1..=1024).contains(&self.landmarks) {
             let (want, value) = ("between 1 and 1024", self.landmarks.to_string());
             return Err(Error::Setting { name: "model.landmarks", want, value });
@@ -182,10 +178,7 @@ impl<T: Real> TransMil<T> {
         outputs: usize,
     ) -> Result<TransMil<T>> {
         let (c, d) = (config.clone(), config.width);
-        let Some(patches) = &shape.patches else {
-            let want = "\"snn\" or \"fusion\" where there are no patches, which transmil needs";
-            return Err(Error::Setting { name: "model.name", want, value: "transmil".into() });
-        };
+        let patches = shape.slides("transmil")?;
         let project = b.scope("patches", |b| patches.project(b, d, Activation::Relu));
         let class = b.param("class", &[1, d], Init::Normal(1.0));
         let layers = ["layer0", "layer1"].map(|name| {
@@ -211,7 +204,7 @@ impl<T: Real> TransMil<T> {
             None => Var::constant(tape.device().zeros(&[batch.size(), c.width])?),
             Some(patches) => {
                 let places = Places::new(&patches.bags)?;
-                let x = self.tokens(pass, batch, &places)?;
+                let x = self.tokens(pass, &batch.patients, patches, &places)?;
                 let class = self.norm.forward(pass, &Arrange.forward(tape, &[&x], &places.class)?)?;
                 Arrange.forward(tape, &[&class], &places.everybody)?
             }
@@ -223,11 +216,10 @@ impl<T: Real> TransMil<T> {
     }
 
     /// The tokens behind both layers.
-    fn tokens(&self, pass: &Pass<'_, T>, batch: &Batch<T>, places: &Places) -> Result<Var<T>> {
+    fn tokens(&self, pass: &Pass<'_, T>, names: &[u32], patches: &Patches, places: &Places) -> Result<Var<T>> {
         let (tape, c) = (pass.tape, &self.config);
-        let Some(patches) = &batch.patches else { unreachable!("there are patches") };
         // The patients of all draws of the pass are the same.
-        let patients = pass.draws("").map(|d| BagDraws::new(d, batch.patients.as_slice()));
+        let patients = pass.draws("").map(|d| BagDraws::new(d, names));
         let draws = |purpose: &str| pass.draws(purpose).zip(patients.as_ref()).map(|(d, p)| p.of_purpose(d));
         let rows = self.project.forward(pass, &patches.features)?;
         let tokens = mix(pass, c.mixstyle.as_ref(), Tokens { rows, bags: patches.bags.clone() }, &draws)?;

@@ -68,13 +68,11 @@ impl Landmarks {
             let landmarks = Ragged::from_lengths(bags.iter().map(|rows| m.min(rows.len())));
             return Ok(Landmarks { bags: bags.clone(), blocks: Ragged::from_lengths(each), landmarks, padding: None });
         }
-        let block = |n: usize| n.div_ceil(m);
+        let (block, marks) = (|n: usize| n.div_ceil(m), |n: usize| if n == 0 { 0 } else { m });
         let padded = Ragged::from_lengths(bags.iter().map(|rows| block(rows.len()) * m));
-        let blocks =
-            bags.iter().flat_map(|rows| std::iter::repeat_n(block(rows.len()), if rows.is_empty() { 0 } else { m }));
-        let (blocks, landmarks) =
-            (Ragged::from_lengths(blocks), bags.iter().map(|rows| if rows.is_empty() { 0 } else { m }));
-        let landmarks = Ragged::from_lengths(landmarks);
+        let landmarks = Ragged::from_lengths(bags.iter().map(|rows| marks(rows.len())));
+        let blocks = bags.iter().flat_map(|rows| std::iter::repeat_n(block(rows.len()), marks(rows.len())));
+        let blocks = Ragged::from_lengths(blocks);
         let filled = bags.iter().zip(padded.iter()).flat_map(|(rows, to)| {
             std::iter::repeat_n(None, to.len() - rows.len()).chain(rows.map(|row| Some((0, row))))
         });

@@ -47,8 +47,8 @@
 //!
 //! # Cost
 //! `3 N S D` flops for the costs, `4 N S` and `N` powers an iteration (about 40 of them), `2 N S D` for the result, as much for
-//! the gradient, three times as much and about 50 (f64: 100) iterations more through the plan. Keeps `P`, and its arguments and the costs
-//! if it is differentiated. On a device one block solves a bag, so that a batch of few patients does not fill a card.
+//! the gradient, three times as much and about 50 (f64: 100) iterations more through the plan. Keeps `P`, and its arguments
+//! if it is differentiated: the costs are calculated again. On a device one block solves a bag, so that a batch of few patients does not fill a card.
 //!
 //! # Deviations
 //! With `differentiated` the gradient is that of the value (`a_plan_that_is_differentiated_has_the_gradient_of_the_value`), which the
