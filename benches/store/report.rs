@@ -266,6 +266,16 @@ impl Report {
                 100.0 * e.share
             );
         }
+        // An epoch from a cold disk cannot wait less than what the disk takes longer than the model.
+        if let Some((cat, warm)) =
+            self.store.iter().find(|row| row.cache == "cold").zip(self.epochs.iter().skip(1).last())
+        {
+            let model = warm.seconds - warm.waiting_seconds;
+            eprintln!(
+                "the disk alone: {:.2} s with {} ({}); the model alone: {model:.2} s",
+                cat.seconds, cat.what, cat.cache
+            );
+        }
         if let Some(limited) = &self.limited {
             eprintln!("{limited:#?}");
         }

@@ -176,9 +176,8 @@ impl Bags {
         let count = rows * self.width;
         let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.capacity() >= count);
         let mut elements = spare.unwrap_or_else(|| zeroed(rows.max(room) * self.width));
-        // By all threads: a batch may be much larger than the one before.
-        elements.truncate(count);
-        elements.par_extend(rayon::iter::repeat_n(T::default(), count - elements.len()));
+        // By this thread: those of the pool would come to it only when they are done with what they calculate.
+        elements.resize(count, T::default());
         self.read(&self.runs(parts), 0, bytemuck::cast_slice_mut(&mut elements))?;
         Tensor::new(&[rows, self.width], elements)
     }
