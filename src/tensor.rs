@@ -20,6 +20,7 @@ pub struct Tensor<T> {
 /// The memory of a tensor, one variant a device.
 #[derive(Clone, Debug)]
 enum Storage<T> {
+    /// The first elements of an array, which may have more.
     Cpu(Arc<Vec<T>>),
     Cuda(Arc<Memory>),
 }
@@ -34,6 +35,16 @@ impl<T: Element> Tensor<T> {
             return Err(Error::Shape { op: "tensor", arg: "data", want: format!("{shape:?}"), got: vec![data.len()] });
         }
         Ok(Tensor { shape: shape.to_vec(), storage: Storage::Cpu(Arc::new(data)) })
+    }
+
+    /// A tensor of the first elements of an array that may have more. The others are kept for a larger tensor in the same memory, as
+    /// [`into_unshared`](Self::into_unshared) gives it back.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn first_of(shape: &[usize], data: Vec<T>) -> Tensor<T> {
+        assert!(shape.iter().product::<usize>() <= data.len(), "{} elements for {shape:?}", data.len());
+        Tensor { shape: shape.to_vec(), storage: Storage::Cpu(Arc::new(data)) }
     }
 
     /// A tensor with all elements equal.
@@ -92,7 +103,7 @@ impl<T: Element> Tensor<T> {
     /// device.
     pub fn host(&self) -> &[T] {
         match &self.storage {
-            Storage::Cpu(data) => data,
+            Storage::Cpu(data) => &data[..self.len()],
             Storage::Cuda(memory) => panic!("a tensor on {} was taken for one on the CPU", memory.gpu()),
         }
     }
@@ -103,12 +114,12 @@ impl<T: Element> Tensor<T> {
     /// [`Error::Cuda`] of the device, or of a kernel that failed before.
     pub fn read(&self) -> Result<Vec<T>> {
         match &self.storage {
-            Storage::Cpu(data) => Ok(data.to_vec()),
+            Storage::Cpu(_) => Ok(self.host().to_vec()),
             Storage::Cuda(memory) => memory.read(self.len()),
         }
     }
 
-    /// The elements of a tensor of the CPU that nobody else holds, to be written anew; none if somebody does.
+    /// The array of a tensor of the CPU that nobody else holds, to be written anew; none if somebody does.
     pub(crate) fn into_unshared(self) -> Option<Vec<T>> {
         match self.storage {
             Storage::Cpu(data) => Arc::into_inner(data),
@@ -123,7 +134,7 @@ impl<T: Element> Tensor<T> {
     pub fn to(&self, device: Device) -> Result<Tensor<T>> {
         match (&self.storage, device) {
             (Storage::Cpu(_), Device::Cpu) => Ok(self.clone()),
-            (Storage::Cpu(data), Device::Cuda(gpu)) => gpu.upload(&self.shape, data),
+            (Storage::Cpu(_), Device::Cuda(gpu)) => gpu.upload(&self.shape, self.host()),
             (Storage::Cuda(memory), Device::Cuda(gpu)) if memory.gpu() == gpu => Ok(self.clone()),
             (Storage::Cuda(_), _) => Tensor::new(&self.shape, self.read()?)?.to(device),
         }
@@ -145,7 +156,7 @@ impl<T: Element> Tensor<T> {
     /// A copy with memory of its own, where this one lies.
     pub(crate) fn copied(&self) -> Result<Tensor<T>> {
         let storage = match &self.storage {
-            Storage::Cpu(data) => Storage::Cpu(Arc::new(data.to_vec())),
+            Storage::Cpu(_) => Storage::Cpu(Arc::new(self.host().to_vec())),
             Storage::Cuda(memory) => Storage::Cuda(Arc::new(memory.copy()?)),
         };
         Ok(Tensor { shape: self.shape.clone(), storage })
@@ -166,8 +177,9 @@ impl<T: Element> Tensor<T> {
     /// # Panics
     /// As [`host`](Self::host).
     pub fn host_mut(&mut self) -> &mut [T] {
+        let len = self.len();
         match &mut self.storage {
-            Storage::Cpu(data) => Arc::make_mut(data).as_mut_slice(),
+            Storage::Cpu(data) => &mut Arc::make_mut(data)[..len],
             Storage::Cuda(memory) => panic!("a tensor on {} was taken for one on the CPU", memory.gpu()),
         }
     }
@@ -195,7 +207,7 @@ impl<T: Element> Tensor<T> {
         let (_, columns) = self.matrix();
         let (shape, range) = ([rows.len(), columns], rows.start * columns..rows.end * columns);
         match &self.storage {
-            Storage::Cpu(data) => Tensor::new(&shape, data[range].to_vec()),
+            Storage::Cpu(_) => Tensor::new(&shape, self.host()[range].to_vec()),
             Storage::Cuda(memory) => memory.gpu().gathered(&shape, &[(self, range)]),
         }
     }
@@ -254,7 +266,7 @@ impl<T: Real> Tensor<T> {
 impl<T: Element> PartialEq for Tensor<T> {
     fn eq(&self, other: &Tensor<T>) -> bool {
         let elements = || match (&self.storage, &other.storage) {
-            (Storage::Cpu(a), Storage::Cpu(b)) => a == b,
+            (Storage::Cpu(_), Storage::Cpu(_)) => self.host() == other.host(),
             // A device that fails has no elements to be equal.
             _ => matches!((self.read(), other.read()), (Ok(a), Ok(b)) if a == b),
         };
@@ -279,6 +291,19 @@ mod tests {
         let mut b = a.clone();
         b.host_mut()[1] = 1f64;
         assert_eq!((a.host()[1], b.host()[1]), (0.0, 1.0));
+    }
+
+    #[test]
+    fn a_tensor_at_the_start_of_a_longer_array_is_that_start_alone() {
+        let (mut long, short) = (Tensor::first_of(&[2, 2], vec![1f32, 2.0, 3.0, 4.0, 5.0]), [1.0, 2.0, 3.0, 4.0]);
+        let same = Tensor::new(&[2, 2], short.to_vec()).unwrap();
+        assert_eq!((long.host(), long.read().unwrap()), (&short[..], short.to_vec()));
+        assert_eq!((&long, long.copied().unwrap().host()), (&same, &short[..]));
+        assert_eq!((long.rows(1..2).unwrap().host(), long.view()), (&short[2..], same.view()));
+        let shared = long.clone();
+        long.host_mut().fill(7.0);
+        assert_eq!((long.host(), shared.host()), (&[7.0; 4][..], &short[..]));
+        assert_eq!(shared.into_unshared().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0]);
     }
 
     #[test]

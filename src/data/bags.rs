@@ -174,12 +174,11 @@ impl Bags {
     fn copy<T: Element>(&self, parts: &[Part], spare: Option<Tensor<T>>, room: usize) -> Result<Tensor<T>> {
         let rows: usize = parts.iter().map(|part| self.rows(part)).sum();
         let count = rows * self.width;
-        let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.capacity() >= count);
+        let spare = spare.and_then(Tensor::into_unshared).filter(|spare| spare.len() >= count);
         let mut elements = spare.unwrap_or_else(|| zeroed(rows.max(room) * self.width));
-        // By this thread: those of the pool would come to it only when they are done with what they calculate.
-        elements.resize(count, T::default());
-        self.read(&self.runs(parts), 0, bytemuck::cast_slice_mut(&mut elements))?;
-        Tensor::new(&[rows, self.width], elements)
+        self.read(&self.runs(parts), 0, bytemuck::cast_slice_mut(&mut elements[..count]))?;
+        // What is behind it is kept for a larger batch.
+        Ok(Tensor::first_of(&[rows, self.width], elements))
     }
 
     /// The rows of parts of bags, in order, consecutive ones together.
