@@ -96,7 +96,7 @@ fn print(summary: &Summary) {
     let p = &summary.packed;
     let (gib, kept) = (gib(p.bytes), p.kept);
     say!("{} slides, {} rows of {} {} features", p.slides, p.rows, p.width, p.dtype);
-    say!("{} shards, {gib:.2} GiB, {kept} of them as they were; {:.1} s", p.shards, summary.seconds);
+    say!("shards: {}, {gib:.2} GiB, {kept} of them as they were; {:.1} s", p.shards, summary.seconds);
     if p.rounded_to_zero > 0 {
         say!("warning: {} values are too small for {} and became 0", p.rounded_to_zero, p.dtype);
     }

@@ -177,7 +177,7 @@ pub enum Problem {
     #[error("{}: {values} values of {name} are beyond {dtype}, up to {largest:e}; pack with --dtype bf16 or f32", file.display())]
     BeyondType { file: PathBuf, name: String, values: u64, largest: f32, dtype: FeatureType },
     /// Features are NaN or infinite.
-    #[error("{}: features[{row}, {column}] of {name} is {value} ({rows} such rows); extract this slide again", file.display())]
+    #[error("{}: features[{row}, {column}] of {name} is {value}; rows with any: {rows}; extract this slide again", file.display())]
     FeatureNotFinite { file: PathBuf, name: String, row: usize, column: usize, value: f32, rows: usize },
 
     /// Slides or cases were asked for that the cohort has not.
