@@ -11,9 +11,11 @@ mod report;
 #[path = "../benches/store/train.rs"]
 mod train;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::Command;
 
+use rayon::prelude::*;
 use report::{Report, Row};
 
 /// A few slides of a few dozen patches.
@@ -59,6 +61,25 @@ fn a_small_store_is_read_by_every_way_and_trained_on() {
     assert!(limited.epochs.len() == 100 && limited.anonymous_mib_by_tenth.iter().any(|&mib| mib > 0), "{limited:?}");
     let written = serde_json::to_value(&report).unwrap();
     assert_eq!(written["store"].as_array().unwrap().len(), 8);
+}
+
+#[test]
+fn a_thread_of_the_pool_that_waits_for_a_bag_takes_up_no_other() {
+    thread_local!(static HELD: Cell<usize> = const { Cell::new(0) });
+    let folder = tempfile::tempdir().unwrap();
+    let mut report = Report::new(Vec::new());
+    report.store(folder.path(), 32 * BYTES, 0);
+    cohort::forget(&cohort::feature_files(&folder.path().join("packed")));
+    let cohort = onkos::data::Cohort::open_unscanned(folder.path().join("packed.toml")).unwrap();
+    let gather = |patient: usize| {
+        let held = HELD.replace(HELD.get() + 1);
+        cohort.slides.as_ref().unwrap().gather(&[patient]).unwrap();
+        HELD.set(held);
+        held
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let most = pool.install(|| (0..cohort.len()).into_par_iter().map(gather).max());
+    assert_eq!(most, Some(0), "bags that a thread held when it took up another");
 }
 
 #[test]

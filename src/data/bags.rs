@@ -234,6 +234,13 @@ impl Bags {
             left = rest;
         }
         assert!(left.is_empty(), "more bytes were asked for than the bags have");
+        if rayon::current_thread_index().is_some() {
+            // A thread of the pool would take up other work while it waits, such as the next bag, and while it waits for that the
+            // next one, and hold the memory of all of them: it reads alone.
+            for (job, to, wrong) in here.drain(..).chain(absent.drain(..)) {
+                *wrong = job.copy(to, passing);
+            }
+        }
         rayon::in_place_scope(|pool| {
             for (job, to, wrong) in here {
                 pool.spawn(move |_| *wrong = job.copy(to, passing));
