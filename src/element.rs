@@ -9,6 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use num_traits::Float;
 
+use crate::widen;
+
 /// A value that a [`Tensor`](crate::Tensor) can hold.
 pub trait Element: Pod + Default + Debug + Send + Sync + PartialEq + 'static {
     /// The name of the type as safetensors and our messages write it.
@@ -93,7 +95,7 @@ impl Feature for f16 {
         f16::to_f64(self)
     }
     fn to_f32(from: &[f16], to: &mut [f32]) {
-        from.convert_to_f32_slice(to);
+        widen::f16_to_f32(from, to);
     }
 }
 impl Feature for bf16 {

@@ -23,6 +23,7 @@ pub mod study;
 pub mod tape;
 pub mod tensor;
 pub mod train;
+mod widen;
 
 pub use device::Device;
 pub use element::{Element, Feature, Real};

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::features::{CoordUnit, FeatureFile, PatchSize};
 use super::problem::{Problem, Problems};
-use crate::element::Element;
+use crate::element::{Element, Feature};
 use crate::error::Result;
 use crate::features::{FeatureType, Features};
 use crate::memory::{CACHES, copy_past_caches, zeroed};
@@ -52,6 +52,25 @@ impl Piece {
     pub(super) fn part(file: Arc<FeatureFile>, name: &str, first_row: usize, rows: usize) -> Piece {
         let (places, patch) = (file.coords().map(|coords| coords.unit()), file.patch_size());
         Piece { file, name: name.into(), first_row, rows, places, patch }
+    }
+}
+
+impl Piece {
+    /// Its rows of the file in blocks, each as many as are best read at once.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
+        let (step, end) = (self.file.block_rows(), self.first_row + self.rows);
+        (self.first_row..end).step_by(step).map(move |first| first..(first + step).min(end))
+    }
+
+    /// The bytes of some of them: as they lie in the file, or read into `memory`.
+    fn bytes<'a>(&'a self, rows: Range<usize>, memory: &'a mut Vec<u8>) -> Result<&'a [u8], Problem> {
+        let row_bytes = self.file.row_bytes();
+        if let Some(bytes) = self.file.slice(rows.start * row_bytes..rows.end * row_bytes) {
+            return Ok(bytes);
+        }
+        memory.resize(rows.len() * row_bytes, 0);
+        self.file.bytes_into(rows.start * row_bytes, memory)?;
+        Ok(memory)
     }
 }
 
@@ -103,8 +122,8 @@ impl Job<'_> {
     }
 }
 
-/// Threads that wait for disks, which are asked for as much at a time: more of them did not read faster.
-const WAITING: usize = 4;
+/// Threads that wait for disks, each for a large page at most: together they ask for as much at a time as a fast disk can give.
+const WAITING: usize = 8;
 
 /// A row and a column of a block, and what stands there.
 type Place = (usize, usize, f32);
@@ -312,6 +331,19 @@ impl Bags {
         jobs
     }
 
+    /// The rows of a bag as they lie in its files, in order, as many at a time as are best read at once: little-endian elements.
+    /// Nothing of a file that is mapped and neither packed nor in f64 is copied.
+    pub(crate) fn look_at(&self, patient: usize, mut look: impl FnMut(&[u8])) -> Result<()> {
+        let mut memory = Vec::new();
+        for piece in &self.pieces[patient] {
+            for rows in piece.blocks() {
+                let bytes = piece.bytes(rows, &mut memory).map_err(|problem| Problems(vec![problem]))?;
+                look(bytes);
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at every element of every bag and reports each slide with a NaN or an infinity in it, and each that cannot
     /// be read.
     ///
@@ -323,24 +355,14 @@ impl Bags {
 
     pub(super) fn scan_piece(&self, piece: &Piece) -> Option<Problem> {
         let row_bytes = self.width * self.dtype.bytes();
-        let (step, end) = (piece.file.block_rows(), piece.first_row + piece.rows);
-        let firsts: Vec<usize> = (piece.first_row..end).step_by(step).collect();
         let look = |bytes: &[u8]| {
             if self.dtype.has_non_finite(bytes) { self.wrong_rows(bytes, row_bytes) } else { (None, 0) }
         };
-        let blocks: Vec<Result<(Option<Place>, usize), Problem>> = firsts
-            .par_iter()
-            .map(|&first| {
-                let rows = first..(first + step).min(end);
-                if let Some(bytes) = piece.file.slice(rows.start * row_bytes..rows.end * row_bytes) {
-                    return Ok(look(bytes));
-                }
-                let mut bytes = vec![0; rows.len() * row_bytes];
-                piece.file.bytes_into(first * row_bytes, &mut bytes).map(|()| look(&bytes))
-            })
-            .collect();
+        let ranges: Vec<Range<usize>> = piece.blocks().collect();
+        let blocks: Vec<Result<(Option<Place>, usize), Problem>> =
+            ranges.par_iter().map(|rows| piece.bytes(rows.clone(), &mut Vec::new()).map(look)).collect();
         let mut wrong = (None, 0);
-        for (block, first) in blocks.into_iter().zip(firsts) {
+        for (block, Range { start: first, .. }) in blocks.into_iter().zip(ranges) {
             match block {
                 Ok((place, rows)) => {
                     let place = place.map(|(row, column, value)| (first + row, column, value));
@@ -392,11 +414,40 @@ impl FeatureType {
             _ => unreachable!("rows are whole elements"),
         }
     }
+
+    /// Many elements out of exactly their bytes, exact.
+    pub(crate) fn read_all(self, bytes: &[u8], to: &mut [f32]) {
+        fn aligned<F: Feature>(bytes: &[u8], to: &mut [f32]) -> bool {
+            bytemuck::try_cast_slice(bytes).map(|from| F::to_f32(from, to)).is_ok()
+        }
+        let read = match self {
+            FeatureType::F32 => aligned::<f32>(bytes, to),
+            FeatureType::F16 => aligned::<half::f16>(bytes, to),
+            FeatureType::Bf16 => aligned::<half::bf16>(bytes, to),
+        };
+        if !read {
+            bytes.chunks_exact(self.bytes()).zip(to).for_each(|(bytes, to)| *to = self.read(bytes));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_elements_are_read_from_any_place_as_one_is() {
+        let memory: Vec<u8> = (0..4 * 50 + 3).map(|i| (i * 37 % 251) as u8).collect();
+        for dtype in [FeatureType::F32, FeatureType::F16, FeatureType::Bf16] {
+            for start in 0..4 {
+                let bytes = &memory[start..][..dtype.bytes() * 49];
+                let mut read = [0.0f32; 49];
+                dtype.read_all(bytes, &mut read);
+                let each = bytes.chunks_exact(dtype.bytes()).map(|bytes| dtype.read(bytes).to_bits());
+                assert!(read.iter().map(|x| x.to_bits()).eq(each), "{dtype} {start}");
+            }
+        }
+    }
 
     #[test]
     fn the_fast_look_finds_exactly_what_is_not_finite() {

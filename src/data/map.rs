@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::sync::LazyLock;
 
 /// A regular file, mapped read-only.
 #[derive(Debug)]
@@ -23,13 +25,14 @@ impl Map {
         // to guarantee: the documentation of `Cohort::open` asks for it and names `Reading::Positioned` for where
         // nobody can, and our own writers replace files by renaming, which leaves a mapped file as it was.
         let map = unsafe { memmap2::Mmap::map(&file)? };
+        #[cfg(target_os = "linux")]
+        in_large_pages(&map);
         Ok(Map(map))
     }
 
     /// Whether the system has yet to read bytes. It is asked about the last of them alone.
     #[cfg(target_os = "linux")]
     pub(crate) fn is_absent(&self, range: Range<usize>) -> bool {
-        const PAGE: usize = 4096;
         let Some(last) = self.0.get(range).and_then(<[u8]>::last) else { return false };
         let page = (std::ptr::from_ref(last) as usize / PAGE * PAGE) as *mut libc::c_void;
         let mut told = 1;
@@ -53,9 +56,58 @@ impl Map {
     }
 }
 
+/// The page that the advice below and the question above are made for.
+#[cfg(target_os = "linux")]
+const PAGE: usize = 4096;
+
+/// Has the system read a file in large pages, 2 MiB each: the one that is touched and nothing around it. That is a fraction of the
+/// work of bringing and forgetting pages of 4 KiB, which a processor that calculates has no time for (`ARCHITECTURE.md` has what it did).
+///
+/// Systems that do not read so, of which the advice to read nothing around makes single small pages, are left as they are.
+#[cfg(target_os = "linux")]
+fn in_large_pages(map: &memmap2::Mmap) {
+    use memmap2::Advice;
+
+    static READS_SO: LazyLock<bool> = LazyLock::new(|| {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        // SAFETY: a question with a number for an answer.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        reads_large_pages(&release) && page == PAGE as libc::c_long
+    });
+    if *READS_SO && map.advise(Advice::HugePage).is_ok() {
+        // A refusal leaves a reading of two large pages for one.
+        let _ = map.advise(Advice::Random);
+    }
+}
+
+/// Whether a release of Linux reads a large page of a file where memory is to have some: from 5.18 on.
+#[cfg(target_os = "linux")]
+fn reads_large_pages(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(18))
+}
+
 impl Deref for Map {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_releases_that_read_large_pages_are_asked_to() {
+        for release in ["5.18.0", "6.1.0-13-amd64", "6.18.5\n", "10.0"] {
+            assert!(reads_large_pages(release), "{release}");
+        }
+        // Those of RHEL 8 and 9, Ubuntu 20.04 and 22.04, and what is no release.
+        for release in
+            ["4.18.0-553.el8.x86_64", "5.14.0-427.el9.x86_64", "5.4.0-1", "5.15.0-91-generic", "", "x", "next"]
+        {
+            assert!(!reads_large_pages(release), "{release}");
+        }
     }
 }

@@ -13,7 +13,6 @@ use crate::config::{InputConfig, Loss, RunConfig};
 use crate::data::{Bags, Bins, Cohort, MissingGenes, Modality, Scaler, Signature};
 use crate::element::Real;
 use crate::error::{Error, Result};
-use crate::features::{Kept, with_elements};
 use crate::ops::cox::Baseline;
 use crate::ops::nll_survival::survival_of;
 use crate::shape::Ragged;
@@ -243,23 +242,33 @@ impl Moments {
         Moments { rows: 0, mean: vec![0.0; width], m2: vec![0.0; width] }
     }
 
+    /// Of the rows of a bag, from its sums of differences from its first row and of their squares: nothing is lost where the values
+    /// of a feature are alike, and those of a feature that has one value are 0.
     fn of(bags: &Bags, patient: usize) -> Result<Moments> {
         let width = bags.width();
-        let mut moments = Moments::none(width);
-        let features: Kept<f64> = Kept::Stored(bags.gather(&[patient])?.0);
-        with_elements!(&features, x => {
-            let mut row = vec![0.0; width];
-            for values in x.chunks_exact(width) {
-                moments.rows += 1;
-                f64::widen(values, &mut row);
-                for ((x, mean), m2) in row.iter().zip(&mut moments.mean).zip(&mut moments.m2) {
-                    let before = x - *mean;
-                    *mean += before / moments.rows as f64;
-                    *m2 += before * (x - *mean);
+        let (mut first, mut sum, mut square) = (Vec::new(), vec![0.0; width], vec![0.0; width]);
+        let (mut rows, mut row) = (0, vec![0.0f32; width]);
+        bags.look_at(patient, |bytes| {
+            for bytes in bytes.chunks_exact(width * bags.dtype().bytes()) {
+                bags.dtype().read_all(bytes, &mut row);
+                if rows == 0 {
+                    first = row.clone();
+                }
+                rows += 1;
+                for (((x, first), sum), square) in row.iter().zip(&first).zip(&mut sum).zip(&mut square) {
+                    let apart = f64::from(*x) - f64::from(*first);
+                    *sum += apart;
+                    *square += apart * apart;
                 }
             }
-        });
-        Ok(moments)
+        })?;
+        if rows == 0 {
+            return Ok(Moments::none(width));
+        }
+        let n = rows as f64;
+        let mean = first.iter().zip(&sum).map(|(first, sum)| f64::from(*first) + sum / n).collect();
+        let m2 = sum.iter().zip(&square).map(|(sum, square)| (square - sum * sum / n).max(0.0)).collect();
+        Ok(Moments { rows, mean, m2 })
     }
 
     /// Chan, Golub and LeVeque's update of two sets into one.
@@ -276,5 +285,34 @@ impl Moments {
         };
         let (mean, m2) = (0..self.mean.len()).map(each).unzip();
         Moments { rows, mean, m2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SyntheticStudy;
+
+    /// From formulas of two passes in f64 over gathered rows.
+    #[test]
+    fn patches_are_standardized_by_the_mean_and_deviation_of_the_training_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, _] = SyntheticStudy { seed: 3, patients: 12 }.write(folder.path()).unwrap();
+        let bags = Cohort::open(file).unwrap().slides.unwrap();
+        let train = [7, 0, 4, 9];
+        let inputs = PatchInputs::fit(&InputConfig::default(), &bags, &train).unwrap();
+        let (mean, deviation) = inputs.standard.expect("the default");
+        let (features, rows) = bags.gather(&train).unwrap();
+        let crate::features::Features::F16(x) = &features else { panic!("the study is in F16") };
+        let n = rows.rows() as f64;
+        assert!(n > 100.0 && rows.iter().all(|bag| bag.len() > 1));
+        for column in 0..bags.width() {
+            let values = || x.host().iter().skip(column).step_by(bags.width()).map(|x| x.to_f64());
+            let want = values().sum::<f64>() / n;
+            let spread = (values().map(|x| (x - want).powi(2)).sum::<f64>() / n).sqrt();
+            let near =
+                |got: f32, want: f64| (f64::from(got) - want).abs() <= f64::from(f32::EPSILON) * want.abs().max(1e-3);
+            assert!(near(mean[column], want) && near(deviation[column], spread), "{column}: {want} {spread}");
+        }
     }
 }
