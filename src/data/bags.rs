@@ -394,15 +394,18 @@ impl Bags {
 impl FeatureType {
     /// Whether any element has the exponent of NaN and infinity.
     fn has_non_finite(self, bytes: &[u8]) -> bool {
-        let half = |mask: u16| bytes.as_chunks::<2>().0.iter().any(|&b| u16::from_le_bytes(b) & mask == mask);
-        match self {
-            FeatureType::F32 => {
-                let mask = 0x7f80_0000;
-                bytes.as_chunks::<4>().0.iter().any(|&b| u32::from_le_bytes(b) & mask == mask)
-            }
-            FeatureType::F16 => half(0x7c00),
-            FeatureType::Bf16 => half(0x7f80),
-        }
+        // Looked at to its end, which a compiler makes vectors of, and short enough that a long array need not be.
+        const SOME: usize = 16 << 10;
+        let half = |bytes: &[u8], mask: u16| {
+            let found = |found, &b: &[u8; 2]| found | (u16::from_le_bytes(b) & mask == mask);
+            bytes.as_chunks().0.iter().fold(false, found)
+        };
+        let single = |found, &b: &[u8; 4]| found | (u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000);
+        bytes.chunks(SOME).any(|bytes| match self {
+            FeatureType::F32 => bytes.as_chunks().0.iter().fold(false, single),
+            FeatureType::F16 => half(bytes, 0x7c00),
+            FeatureType::Bf16 => half(bytes, 0x7f80),
+        })
     }
 
     /// One element out of exactly its bytes.
@@ -461,6 +464,17 @@ mod tests {
                 let x = f32::from_bits(u32::from(bits) << 16 | u32::from(lower));
                 assert_eq!(FeatureType::F32.has_non_finite(&x.to_le_bytes()), !x.is_finite(), "{x}");
             }
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_finite_is_found_anywhere_in_a_long_array() {
+        let mut array = vec![f32::MAX; 20_000];
+        assert!(!FeatureType::F32.has_non_finite(bytemuck::cast_slice(&array)));
+        for at in [0, 4095, 4096, 4097, 8191, 19_998, 19_999] {
+            array[at] = f32::INFINITY;
+            assert!(FeatureType::F32.has_non_finite(bytemuck::cast_slice(&array)), "{at}");
+            array[at] = f32::MAX;
         }
     }
 }
