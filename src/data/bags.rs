@@ -53,9 +53,7 @@ impl Piece {
         let (places, patch) = (file.coords().map(|coords| coords.unit()), file.patch_size());
         Piece { file, name: name.into(), first_row, rows, places, patch }
     }
-}
 
-impl Piece {
     /// Its rows of the file in blocks, each as many as are best read at once.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
         let (step, end) = (self.file.block_rows(), self.first_row + self.rows);
