@@ -98,6 +98,37 @@ impl Deref for Map {
 mod tests {
     use super::*;
 
+    /// The flags of the part of memory that a map lies in, as the system tells them.
+    fn flags(map: &Map) -> Vec<String> {
+        let at = map.as_ptr() as usize;
+        let told = fs::read_to_string("/proc/self/smaps").unwrap();
+        let starts_at = |line: &&str| {
+            let bounds = line.split_whitespace().next().and_then(|word| word.split_once('-'));
+            let number = |word| usize::from_str_radix(word, 16).ok();
+            bounds.and_then(|(from, to)| Some((number(from)?..number(to)?).contains(&at))).unwrap_or(false)
+        };
+        let mut lines = told.lines().skip_while(|line| !starts_at(line));
+        let flags = lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("a map has flags");
+        flags.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn a_file_is_read_in_large_pages_where_the_system_does_so_and_else_as_before() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), vec![7; 5 << 20]).unwrap();
+        let map = Map::open(file.path()).unwrap();
+        let flags = flags(&map);
+        let [large, alone] = ["hg", "rr"].map(|flag| flags.iter().any(|f| f == flag));
+        // Nothing around a page alone would make single small ones.
+        assert_eq!(large, alone, "{flags:?}");
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let has_large = fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap();
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(large, has_large && reads_large_pages(&release), "{release}");
+        }
+        assert!(map.iter().all(|&byte| byte == 7));
+    }
+
     #[test]
     fn only_releases_that_read_large_pages_are_asked_to() {
         for release in ["5.18.0", "6.1.0-13-amd64", "6.18.5\n", "10.0"] {
