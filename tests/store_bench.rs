@@ -53,8 +53,12 @@ fn a_small_store_is_read_by_every_way_and_trained_on() {
     assert_eq!(warm.rows(), report.patches);
     assert_eq!(gathered(), warm);
 
-    let epochs = train::epochs(&file, &shards, 2);
-    assert!(epochs.len() == 2 && epochs.iter().all(|e| (0.0..=1.0).contains(&e.share)), "{epochs:?}");
+    for name in ["fusion", "abmil"] {
+        let train::Training { model, epochs } = train::training(&file, &shards, &train::model(name).unwrap(), 2);
+        assert_eq!((model, epochs.len()), (name, 2));
+        assert!(epochs.iter().all(|e| (0.0..=1.0).contains(&e.share)), "{epochs:?}");
+    }
+    assert!(train::model("cox").unwrap_err().contains("abmil"), "what is not a model is told with those that are");
     let run = folder.path().join("run");
     // Enough of them to be looked at many times: a training of one epoch can be over before the second look.
     let limited = train::limited(env!("CARGO_BIN_EXE_onkos"), &file, &shards, 0.0, 100, &run);

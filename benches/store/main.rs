@@ -11,6 +11,7 @@ mod train;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use onkos::model::ModelConfig;
 
 /// Times reading a made-up store beside what the machine can do at all, and beside h5py.
 #[derive(Clone, Debug, Parser)]
@@ -24,10 +25,13 @@ struct Options {
     /// Rounds; 0 makes the store and reads it by trainings alone
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Epochs to train over the store; 0 leaves that out
+    /// Epochs to train each model over the store; 0 leaves that out
     #[arg(long, default_value_t = 2)]
     epochs: u32,
-    /// GiB of memory for a training of one epoch by the program; 0 leaves that out
+    /// The models to train over it, with their default settings: those that see slides alone
+    #[arg(long, value_delimiter = ',', default_value = "fusion,abmil", value_parser = train::model)]
+    models: Vec<ModelConfig>,
+    /// GiB of memory for a training of one epoch by the program, with its default settings; 0 leaves that out
     #[arg(long, default_value_t = 0.0)]
     limit: f64,
     /// Where everything is made
@@ -66,7 +70,8 @@ fn main() {
     report.store(&store, bytes(options.gib), options.rounds);
     let (file, store) = (store.join("packed.toml"), cohort::feature_files(&store.join("packed")));
     if options.epochs > 0 {
-        report.epochs = train::epochs(&file, &store, options.epochs);
+        let training = |model| train::training(&file, &store, model, options.epochs);
+        report.trainings = options.models.iter().map(training).collect();
     }
     if options.limit > 0.0 {
         let onkos = env!("CARGO_BIN_EXE_onkos");

@@ -55,7 +55,7 @@ pub(crate) struct Report {
     /// By the patches of h5py in a second.
     pub(crate) h5: Vec<Row>,
     pub(crate) packing: Vec<Packing>,
-    pub(crate) epochs: Vec<train::Epoch>,
+    pub(crate) trainings: Vec<train::Training>,
     pub(crate) limited: Option<train::Limited>,
 }
 
@@ -132,7 +132,7 @@ impl Report {
             h5_patches: 0,
             h5: Vec::new(),
             packing: Vec::new(),
-            epochs: Vec::new(),
+            trainings: Vec::new(),
             limited: None,
         }
     }
@@ -257,24 +257,26 @@ impl Report {
                 p.copy_seconds.map_or(String::new(), |seconds| format!("; cp {seconds:.2} s"))
             );
         }
-        for (i, e) in self.epochs.iter().enumerate() {
-            eprintln!(
-                "epoch {}: {:.2} s, {:.3} s waiting, {:.1} %",
-                i + 1,
-                e.seconds,
-                e.waiting_seconds,
-                100.0 * e.share
-            );
-        }
-        // An epoch from a cold disk cannot wait less than what the disk takes longer than the model.
-        if let Some((cat, warm)) =
-            self.store.iter().find(|row| row.cache == "cold").zip(self.epochs.iter().skip(1).last())
-        {
-            let model = warm.seconds - warm.waiting_seconds;
-            eprintln!(
-                "the disk alone: {:.2} s with {} ({}); the model alone: {model:.2} s",
-                cat.seconds, cat.what, cat.cache
-            );
+        for train::Training { model, epochs } in &self.trainings {
+            for (i, e) in epochs.iter().enumerate() {
+                eprintln!(
+                    "{model}, epoch {}: {:.2} s, {:.3} s waiting, {:.2} %",
+                    i + 1,
+                    e.seconds,
+                    e.waiting_seconds,
+                    100.0 * e.share
+                );
+            }
+            // An epoch from a cold disk cannot wait less than what the disk takes longer than the model.
+            if let Some((cat, warm)) =
+                self.store.iter().find(|row| row.cache == "cold").zip(epochs.iter().skip(1).last())
+            {
+                let alone = warm.seconds - warm.waiting_seconds;
+                eprintln!(
+                    "the disk alone: {:.2} s with {} ({}); {model} alone: {alone:.2} s",
+                    cat.seconds, cat.what, cat.cache
+                );
+            }
         }
         if let Some(limited) = &self.limited {
             eprintln!("{limited:#?}");

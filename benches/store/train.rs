@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use onkos::Device;
 use onkos::config::RunConfig;
 use onkos::data::{Cohort, Split};
-use onkos::model::Recipe;
+use onkos::model::{ModelConfig, Recipe};
 use serde::Serialize;
 
 use crate::cohort;
@@ -26,9 +26,21 @@ fn epoch(seconds: f64, waiting_seconds: f64) -> Epoch {
     Epoch { seconds, waiting_seconds, share: waiting_seconds / seconds }
 }
 
-/// The epochs of a training with the default settings, of which the first begins with nothing of the store in memory.
-pub(crate) fn epochs(file: &Path, store: &[PathBuf], epochs: u32) -> Vec<Epoch> {
-    let mut config = RunConfig::default();
+/// A training in this process.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Training {
+    pub(crate) model: &'static str,
+    pub(crate) epochs: Vec<Epoch>,
+}
+
+/// The model of that name, with its default settings.
+pub(crate) fn model(name: &str) -> Result<ModelConfig, String> {
+    serde_json::from_value(serde_json::json!({ "name": name })).map_err(|e| e.to_string())
+}
+
+/// A training with default settings, whose first epoch begins with nothing of the store in memory.
+pub(crate) fn training(file: &Path, store: &[PathBuf], model: &ModelConfig, epochs: u32) -> Training {
+    let mut config = RunConfig { model: model.clone(), ..RunConfig::default() };
     config.train.epochs = epochs;
     let split = |cohort: &Cohort| Split::random(&cohort.patients, config.train.validation, config.seed);
     let recipe = {
@@ -41,7 +53,8 @@ pub(crate) fn epochs(file: &Path, store: &[PathBuf], epochs: u32) -> Vec<Epoch> 
     let cohort = Cohort::open_unscanned(file).expect("a store that was just packed");
     let split = split(&cohort).expect("patients with events");
     let trained = onkos::train::train(&config, Device::Cpu, &cohort, &split, recipe, |_| ()).expect("a training");
-    trained.history.iter().map(|record| epoch(record.seconds, record.waiting_seconds)).collect()
+    let epochs = trained.history.iter().map(|record| epoch(record.seconds, record.waiting_seconds)).collect();
+    Training { model: model.name(), epochs }
 }
 
 /// What a process held at some time.
