@@ -298,14 +298,15 @@ pub enum Error {
         /// All that it has.
         total: u64,
     },
-    /// A batch does not fit into the memory of a device.
+    /// A batch does not fit into the memory of a device, or into what the process may take of that of the machine.
     #[error(
-        "{device} has not enough memory for {place}: its {patients} patients with {patches} patches{} need about {}, {} are \
-         free; {}", largest_of(largest.as_ref()), size(*bytes), size(*free), advice(*patients)
+        "{} has not enough memory for {place}: its {patients} patients with {patches} patches{} need about {}, {} {}; {}",
+        device.as_deref().unwrap_or("the CPU"), largest_of(largest.as_ref()), size(*bytes), size(*free),
+        if device.is_some() { "are free" } else { "are what this process may take" }, advice(*patients, device.is_some())
     )]
     BatchMemory {
-        /// The device.
-        device: String,
+        /// The device; `None` is the CPU.
+        device: Option<String>,
         /// Which batch, with its epoch or its cohort.
         place: String,
         /// The patients of the batch.
@@ -316,7 +317,7 @@ pub enum Error {
         largest: Option<(String, usize)>,
         /// The bytes that the batch needs.
         bytes: u64,
-        /// The bytes that are free.
+        /// The bytes that are free on a device; on the CPU those that the process may take in all.
         free: u64,
     },
     /// A metric has no value for this data; the reason says what is missing.
@@ -353,11 +354,12 @@ fn largest_of(largest: Option<&(String, usize)>) -> String {
     largest.map_or(String::new(), |(case, patches)| format!(" (most of them of {case}: {patches})"))
 }
 
-fn advice(patients: usize) -> &'static str {
-    match patients {
-        1 => "give this patient fewer patches, or use --device cpu",
-        _ => "lower train.patches_per_batch or train.batch, or use --device cpu",
-    }
+fn advice(patients: usize, on_device: bool) -> String {
+    let less = match patients {
+        1 => "give this patient fewer patches",
+        _ => "lower --patches-per-batch (train.patches_per_batch) or train.batch",
+    };
+    format!("{less}{}", if on_device { ", or use --device cpu" } else { "" })
 }
 
 /// A number of bytes for people.

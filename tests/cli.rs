@@ -30,6 +30,9 @@ mod drives;
 #[path = "cli/kills.rs"]
 mod kills;
 
+#[path = "cli/limits.rs"]
+mod limits;
+
 #[path = "cli/pack.rs"]
 mod pack;
 

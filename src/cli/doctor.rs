@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::progress::gib;
 use super::{Global, Outcome, print_json};
 use crate::device;
 use crate::error::Result;
@@ -19,6 +20,7 @@ struct Findings {
     threads: usize,
     simd: &'static str,
     memory_bytes: Option<u64>,
+    memory_limit_bytes: Option<u64>,
     kernels: device::Kernels,
     devices: Vec<device::Found>,
 }
@@ -32,6 +34,7 @@ impl Doctor {
             threads: device::threads(),
             simd: device::simd_level(),
             memory_bytes: device::memory_bytes(),
+            memory_limit_bytes: device::memory_limit_bytes(),
             // First: looking at the devices may compile kernels into the cache.
             kernels: device::kernels_of_this_build(),
             devices: device::find(),
@@ -44,7 +47,10 @@ impl Doctor {
         say!("threads  {} of {} cores", findings.threads, findings.cores);
         say!("simd     {}", findings.simd);
         if let Some(bytes) = findings.memory_bytes {
-            say!("memory   {:.1} GiB", super::progress::gib(bytes));
+            let limit = findings.memory_limit_bytes.filter(|limit| *limit < bytes);
+            let limit =
+                limit.map_or(String::new(), |limit| format!(", of which this process may take {:.1}", gib(limit)));
+            say!("memory   {:.1} GiB{limit}", gib(bytes));
         }
         say!("kernels  {}", findings.kernels);
         say!("cache    {}", findings.kernels.cache);

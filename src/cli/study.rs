@@ -18,6 +18,9 @@ pub(super) struct Study {
     /// The study file
     #[arg(value_name = "STUDY.toml")]
     file: PathBuf,
+    /// The folder of the results: made, or gone on with [default: `out` of the study file, or STUDY-results beside it]
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Trainings at a time, among which the threads are divided; on cards one each, from --device on. Results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_one)]
     jobs: usize,
@@ -40,7 +43,10 @@ struct Summary<'a> {
 
 impl Study {
     pub(super) fn run(&self, global: &Global, device: Device) -> Result<Outcome> {
-        let plan = Plan::open(&self.file, global.reading(), device)?;
+        let mut plan = Plan::open(&self.file, global.reading(), device)?;
+        if let Some(out) = &self.out {
+            plan.out.clone_from(out);
+        }
         if self.check {
             let trainings = plan.cells().len();
             let cohorts: Vec<&str> = plan.cohorts.iter().map(|cohort| cohort.name.as_str()).collect();
@@ -71,7 +77,8 @@ impl Study {
         rows(&results.rows);
         say!("");
         comparisons(&results.comparisons);
-        say!("\n{trained} of {} trainings were made now, the others were there", results.trainings.len());
+        let others = if trained < results.trainings.len() { ", the others were there" } else { "" };
+        say!("\n{trained} of {} trainings were made now{others}", results.trainings.len());
         say!("tables: {}, {}", out.join(JSON).display(), out.join(CSV).display());
         say!("report: {}", out.join(REPORT).display());
         Ok(Outcome::Done)

@@ -23,7 +23,7 @@ pub use found::{Found, Kernels, find, kernels_of_this_build};
 pub(crate) use kernel::{Argument, Grid, In, Out, Param, Signature, kernels, launch, prototypes};
 pub(crate) use mirror::Mirror;
 pub(crate) use probe::Level;
-pub use probe::{memory_bytes, peak_memory_bytes, simd_level, threads};
+pub use probe::{memory_bytes, memory_limit_bytes, peak_memory_bytes, simd_level, threads};
 pub(crate) use table::{Table, Words};
 pub(crate) use upload::{Arriving, Moment, Uploader};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::feed::{self, Feed, Order};
 use super::{Batch, BatchSize, Footprint, Genes, Patches, Recipe, Source};
 use crate::data::{Bags, Cohort, Modality};
-use crate::device::{Device, Gpu};
+use crate::device::{Device, Gpu, memory_limit_bytes};
 use crate::error::{Error, Result};
 use crate::features::{FeatureType, Features};
 use crate::nn::Noise;
@@ -252,10 +252,28 @@ impl<'a> CohortSource<'a> {
         // What is freed in the order of the stream is not free before the stream has come there.
         gpu.synchronize()?;
         let free = gpu.available()?;
-        if need <= free { Ok(()) } else { Err(self.too_large(gpu, need, free)) }
+        if need <= free { Ok(()) } else { Err(self.too_large(Some(gpu), need, free)) }
     }
 
-    fn too_large(&self, gpu: Gpu, bytes: u64, free: u64) -> Error {
+    /// Refuses batches in this order of which one takes more than this process may: the system would end it without a word.
+    fn check_host_memory(&self, batches: &[Vec<usize>], noise: Option<Noise>) -> Result<()> {
+        let Some(limit) = memory_limit_bytes() else { return Ok(()) };
+        let sizes: Vec<BatchSize> = batches.iter().map(|batch| self.size(batch, noise.is_some())).collect();
+        // While a batch is calculated with, the features of the next are fetched.
+        let ahead = |at: usize| sizes.get(at + 1).map_or(0, |next| self.footprint.feature_bytes(next.patches));
+        let need = |at: usize| self.footprint.bytes(sizes[at], noise.is_some()) + ahead(at);
+        let Some((need, at)) = (0..batches.len()).map(|at| (need(at), at)).max() else { return Ok(()) };
+        if need <= limit {
+            return Ok(());
+        }
+        {
+            let mut plan = lock(&self.plan);
+            (plan.asked, plan.last) = (at + 1, batches[at].clone());
+        }
+        Err(self.too_large(None, need, limit))
+    }
+
+    fn too_large(&self, device: Option<Gpu>, bytes: u64, free: u64) -> Error {
         let plan = lock(&self.plan);
         let number = match (plan.asked.checked_sub(1), plan.batches) {
             (Some(at), batches) if batches > 0 => format!("batch {} of {batches}", at % batches + 1),
@@ -269,7 +287,7 @@ impl<'a> CohortSource<'a> {
         let BatchSize { patients, patches } = self.size(&plan.last, plan.noise.is_some());
         let most = plan.last.iter().copied().max_by_key(|&p| shown(p)).filter(|&p| shown(p) > 0);
         let largest = most.map(|p| (self.cohort.patients[p].case.clone(), shown(p)));
-        Error::BatchMemory { device: gpu.to_string(), place, patients, patches, largest, bytes, free }
+        Error::BatchMemory { device: device.map(|gpu| gpu.to_string()), place, patients, patches, largest, bytes, free }
     }
 
     /// The features of the named patients of a batch, whose bags have these rows.
@@ -374,6 +392,9 @@ impl Source<f32> for CohortSource<'_> {
 
     fn upcoming(&self, batches: &[Vec<usize>], passes: usize, noise: Option<Noise>) -> Result<()> {
         *lock(&self.plan) = Plan { batches: batches.len(), asked: 0, last: Vec::new(), noise };
+        if self.device == Device::Cpu {
+            self.check_host_memory(batches, noise)?;
+        }
         let Some(Store::Feed(feed)) = &self.patches else { return Ok(()) };
         lock(feed).plan((0..passes).flat_map(|_| batches).map(|batch| self.visible(batch, noise)))
     }
@@ -392,7 +413,7 @@ impl Source<f32> for CohortSource<'_> {
                     (plan.last.clone(), plan.noise)
                 };
                 // What was asked for last is the least that it needs.
-                self.too_large(gpu, self.need(&last, noise).max(bytes), free)
+                self.too_large(Some(gpu), self.need(&last, noise).max(bytes), free)
             }
             (other, _) => other,
         }

@@ -234,9 +234,9 @@ pub fn train(
         }
         if record.steps == 0 {
             return Err(Error::Setting {
-                name: "train.batch",
+                name: "train.batch (with train.patches_per_batch)",
                 want: "large enough that a patient of a batch outlives the event of another",
-                value: t.batch.to_string(),
+                value: format!("{} ({})", t.batch, t.patches_per_batch),
             });
         }
         // Here and not after each step, so that a step waits for nothing but its loss. A gradient that is not finite has

@@ -336,13 +336,13 @@ fn finished_cells_are_kept_and_those_of_other_settings_or_files_are_made_anew() 
 }
 
 #[test]
-fn neither_threads_nor_jobs_change_a_bit() {
+fn neither_threads_nor_jobs_nor_the_folder_change_a_bit() {
     let study = with(TINY);
     study.run("study s.toml --threads 1").succeeded();
     let first = study.read("s-results/study.json");
-    std::fs::remove_dir_all(study.path("s-results")).unwrap();
-    study.run("study s.toml --threads 4 --jobs 3").succeeded();
-    assert!(study.read("s-results/study.json") == first);
+    let answer = study.run("study s.toml --threads 4 --jobs 3 --out elsewhere").succeeded();
+    assert!(study.read("elsewhere/study.json") == first);
+    assert!(answer.out.contains("elsewhere/report.html"), "{}", answer.out);
 }
 
 /// The risks of the target by a study of one training.

@@ -11,6 +11,8 @@ use onkos::device::Gpu;
 #[path = "../model/fixture.rs"]
 #[allow(dead_code, reason = "shared with the suite of models, of which this uses a part")]
 mod fixture;
+#[path = "../common/footprint.rs"]
+mod footprint;
 #[path = "../ops/harness.rs"]
 #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "a NaN is off, too")]
 #[allow(dead_code, reason = "shared with the suite of the ops, of which this uses a part")]

@@ -211,7 +211,8 @@ fn batches_of_one_patient_teach_hazards_and_are_refused_by_the_cox_loss() {
     let error = super::study::train(&config, &cohort, &split).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "train.batch must be large enough that a patient of a batch outlives the event of another, but is 1"
+        "train.batch (with train.patches_per_batch) must be large enough that a patient of a batch outlives the event of \
+         another, but is 1 (262144)"
     );
     config.train.risk_set = RiskSet::Cohort;
     assert_eq!(super::study::train(&config, &cohort, &split).unwrap().history[0].steps, 1);
