@@ -32,6 +32,28 @@ fn in_large_pages<T>(array: &[T]) {
 #[cfg(not(target_os = "linux"))]
 fn in_large_pages<T>(_array: &[T]) {}
 
+/// Has the allocator of this process keep what is freed for the next tensor, for programs that do little else. Left alone, glibc asks
+/// the kernel for every large tensor anew, and to fill in its pages takes longer than most ops take to write them.
+///
+/// To be called first: where there are other threads already, or another allocator, it does nothing.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn keep_freed_memory() {
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if alone {
+        // SAFETY: `mallopt` sets numbers of the allocator and takes any value; no other thread reads them meanwhile.
+        unsafe {
+            // Large blocks come from the heap, not from pages of their own that are given back with them.
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+            // -1: the end of the heap is not given back either.
+            libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+        }
+    }
+}
+
+/// Does nothing with allocators other than that of glibc.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn keep_freed_memory() {}
+
 /// More than the caches of most machines keep for one process.
 pub(crate) const CACHES: usize = 32 << 20;
 

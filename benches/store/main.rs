@@ -52,6 +52,8 @@ struct Options {
 }
 
 fn main() {
+    // As in the program.
+    onkos::device::keep_freed_memory();
     let options = Options::parse();
     let kept = options.dir.join("kept");
     std::fs::create_dir_all(if options.keep { &kept } else { &options.dir }).expect("a folder can be made");

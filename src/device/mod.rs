@@ -16,6 +16,7 @@ mod table;
 pub(crate) mod tests;
 mod upload;
 
+pub use crate::memory::keep_freed_memory;
 pub(crate) use cublaslt::{Factor, Multiplier};
 pub(crate) use cuda::Memory;
 pub use cuda::{Gpu, Precision, Products, Usage};
