@@ -46,15 +46,19 @@ struct Options {
     /// The report as JSON, to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Only train this model over the store that lies in the folder: a process of its own
+    #[arg(long, hide = true, value_parser = train::model)]
+    training: Option<ModelConfig>,
     /// What cargo tells a benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() {
-    // As in the program.
-    onkos::device::keep_freed_memory();
     let options = Options::parse();
+    if let Some(model) = &options.training {
+        return train::as_program(&options.dir, model, options.epochs);
+    }
     let kept = options.dir.join("kept");
     std::fs::create_dir_all(if options.keep { &kept } else { &options.dir }).expect("a folder can be made");
     // Removed again when it is dropped.
@@ -72,8 +76,8 @@ fn main() {
     report.store(&store, bytes(options.gib), options.rounds);
     let (file, store) = (store.join("packed.toml"), cohort::feature_files(&store.join("packed")));
     if options.epochs > 0 {
-        let training = |model| train::training(&file, &store, model, options.epochs);
-        report.trainings = options.models.iter().map(training).collect();
+        let folder = file.parent().expect("it lies in one");
+        report.trainings = options.models.iter().map(|model| train::apart(folder, model, options.epochs)).collect();
     }
     if options.limit > 0.0 {
         let onkos = env!("CARGO_BIN_EXE_onkos");

@@ -71,8 +71,11 @@ fn bytes_of(files: &[std::path::PathBuf]) -> u64 {
     files.iter().map(|file| fs::metadata(file).expect("a file that was made").len()).sum()
 }
 
-/// Times all ways in turn, cold and then warm, in an order that changes from round to round. `rate` is what is compared with
-/// the first way: patches or bytes in a second. Each way must give as many rows as the others that count them.
+/// Times all ways in turn, cold and then warm, in an order that changes from round to round. Each way must give as many rows as
+/// the others that count them.
+///
+/// Each is run before it is timed cold, and what it read is forgotten in between: memory that was free for some seconds is the host's
+/// again on a virtual machine, and to get it back takes longer than to fill it from a disk. So each way finds as much as it needs.
 fn in_turn(mut ways: Vec<Way<'_>>, rounds: usize, patches: usize) -> Vec<Row> {
     let bytes: Vec<f64> = ways.iter().map(|way| bytes_of(&way.files) as f64).collect();
     // For each way cold and warm: seconds, and bytes from the disk.
@@ -86,6 +89,7 @@ fn in_turn(mut ways: Vec<Way<'_>>, rounds: usize, patches: usize) -> Vec<Row> {
             let w = (i + round) % n;
             let way = &mut ways[w];
             if warm == 0 {
+                (way.work)(false);
                 cohort::forget(&way.files);
             }
             let before = read::from_disk();

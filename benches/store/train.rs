@@ -10,12 +10,12 @@ use onkos::Device;
 use onkos::config::RunConfig;
 use onkos::data::{Cohort, Split};
 use onkos::model::{ModelConfig, Recipe};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cohort;
 
 /// An epoch: its seconds, and those that it waited for features.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Epoch {
     pub(crate) seconds: f64,
     pub(crate) waiting_seconds: f64,
@@ -26,10 +26,10 @@ fn epoch(seconds: f64, waiting_seconds: f64) -> Epoch {
     Epoch { seconds, waiting_seconds, share: waiting_seconds / seconds }
 }
 
-/// A training in this process.
-#[derive(Clone, Debug, Serialize)]
+/// A training with default settings.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Training {
-    pub(crate) model: &'static str,
+    pub(crate) model: String,
     pub(crate) epochs: Vec<Epoch>,
 }
 
@@ -54,7 +54,24 @@ pub(crate) fn training(file: &Path, store: &[PathBuf], model: &ModelConfig, epoc
     let split = split(&cohort).expect("patients with events");
     let trained = onkos::train::train(&config, Device::Cpu, &cohort, &split, recipe, |_| ()).expect("a training");
     let epochs = trained.history.iter().map(|record| epoch(record.seconds, record.waiting_seconds)).collect();
-    Training { model: model.name(), epochs }
+    Training { model: model.name().into(), epochs }
+}
+
+/// A training over the store of a folder in a process of its own.
+pub(crate) fn apart(folder: &Path, model: &ModelConfig, epochs: u32) -> Training {
+    let mut command = Command::new(std::env::current_exe().expect("the system tells"));
+    command.arg("--dir").arg(folder).args(["--training", model.name(), "--epochs", &epochs.to_string()]);
+    let out = command.stderr(Stdio::inherit()).output().expect("this program runs");
+    assert!(out.status.success(), "the training of {} ended with {}", model.name(), out.status);
+    serde_json::from_slice(&out.stdout).expect("what it prints")
+}
+
+/// That process: it keeps freed memory as the program does, which readings that are timed alone are better without.
+pub(crate) fn as_program(folder: &Path, model: &ModelConfig, epochs: u32) {
+    onkos::device::keep_freed_memory();
+    let store = cohort::feature_files(&folder.join("packed"));
+    let training = training(&folder.join("packed.toml"), &store, model, epochs);
+    println!("{}", serde_json::to_string(&training).expect("plain data"));
 }
 
 /// What a process held at some time.
