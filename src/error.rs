@@ -300,8 +300,8 @@ pub enum Error {
     },
     /// A batch does not fit into the memory of a device, or into what the process may take of that of the machine.
     #[error(
-        "{} has not enough memory for {place}: its {patients} patients with {patches} patches{} need about {}, {} {}; {}",
-        device.as_deref().unwrap_or("the CPU"), largest_of(largest.as_ref()), size(*bytes), size(*free),
+        "{} has not enough memory for {place}: its {patients} patient{} with {patches} patches{} need about {}, {} {}; {}",
+        device.as_deref().unwrap_or("the CPU"), if *patients == 1 { "" } else { "s" }, largest_of(largest.as_ref()), size(*bytes), size(*free),
         if device.is_some() { "are free" } else { "are what this process may take" }, advice(*patients, device.is_some())
     )]
     BatchMemory {
@@ -356,7 +356,7 @@ fn largest_of(largest: Option<&(String, usize)>) -> String {
 
 fn advice(patients: usize, on_device: bool) -> String {
     let less = match patients {
-        1 => "give this patient fewer patches",
+        1 => "give this patient fewer patches (train.patches_per_patient, in training)",
         _ => "lower --patches-per-batch (train.patches_per_batch) or train.batch",
     };
     format!("{less}{}", if on_device { ", or use --device cpu" } else { "" })
