@@ -252,7 +252,7 @@ impl<'a> CohortSource<'a> {
         // What is freed in the order of the stream is not free before the stream has come there.
         gpu.synchronize()?;
         let free = gpu.available()?;
-        if need <= free { Ok(()) } else { Err(self.too_large(Some(gpu), need, free)) }
+        if need <= free { Ok(()) } else { Err(self.too_large(need, free)) }
     }
 
     /// Refuses batches in this order of which one takes more than this process may: the system would end it without a word.
@@ -270,10 +270,10 @@ impl<'a> CohortSource<'a> {
             let mut plan = lock(&self.plan);
             (plan.asked, plan.last) = (at + 1, batches[at].clone());
         }
-        Err(self.too_large(None, need, limit))
+        Err(self.too_large(need, limit))
     }
 
-    fn too_large(&self, device: Option<Gpu>, bytes: u64, free: u64) -> Error {
+    fn too_large(&self, bytes: u64, free: u64) -> Error {
         let plan = lock(&self.plan);
         let number = match (plan.asked.checked_sub(1), plan.batches) {
             (Some(at), batches) if batches > 0 => format!("batch {} of {batches}", at % batches + 1),
@@ -287,7 +287,11 @@ impl<'a> CohortSource<'a> {
         let BatchSize { patients, patches } = self.size(&plan.last, plan.noise.is_some());
         let most = plan.last.iter().copied().max_by_key(|&p| shown(p)).filter(|&p| shown(p) > 0);
         let largest = most.map(|p| (self.cohort.patients[p].case.clone(), shown(p)));
-        Error::BatchMemory { device: device.map(|gpu| gpu.to_string()), place, patients, patches, largest, bytes, free }
+        let device = match self.device {
+            Device::Cuda(gpu) => Some(gpu.to_string()),
+            Device::Cpu => None,
+        };
+        Error::BatchMemory { device, place, patients, patches, largest, bytes, free }
     }
 
     /// The features of the named patients of a batch, whose bags have these rows.
@@ -407,13 +411,13 @@ impl Source<f32> for CohortSource<'_> {
 
     fn explain(&self, error: Error) -> Error {
         match (error, self.device) {
-            (Error::DeviceMemory { bytes, free, .. }, Device::Cuda(gpu)) => {
+            (Error::DeviceMemory { bytes, free, .. }, Device::Cuda(_)) => {
                 let (last, noise) = {
                     let plan = lock(&self.plan);
                     (plan.last.clone(), plan.noise)
                 };
                 // What was asked for last is the least that it needs.
-                self.too_large(Some(gpu), self.need(&last, noise).max(bytes), free)
+                self.too_large(self.need(&last, noise).max(bytes), free)
             }
             (other, _) => other,
         }

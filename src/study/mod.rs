@@ -15,7 +15,7 @@
 //! replicates = 1000                     # of the bootstrap
 //! resampling_seed = 0                   # of the bootstrap
 //! patients = ["TCGA-AB-1234"]           # cases of targets whose gene groups and attention the report shows; none if absent
-//! out = "study-results"                 # the folder of the results; `STUDY-results` if absent
+//! out = "study-results"                 # the folder of the results; `STUDY-results` if absent. `--out` goes before it
 //!
 //! [sdir]                                # as [model.sdir] of a run file; the same for all hosts
 //! [cade]                                # as [model.cade]

@@ -22,7 +22,7 @@ use crate::study::{Study, config};
 #[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) what: &'static str,
-    model: ModelConfig,
+    pub(crate) model: ModelConfig,
     modalities: Vec<Modality>,
     /// Patches of each patient, features of a patch, their type.
     pub(crate) rows: usize,
@@ -150,11 +150,11 @@ fn cohort(study: &Study, case: &Case) -> Cohort {
     study.north()
 }
 
-/// Bytes that some work takes at once.
-pub(crate) type Taken<'a> = &'a dyn Fn(&mut dyn FnMut()) -> u64;
+/// Tells how many bytes some work takes at once.
+pub(crate) type Measure<'a> = &'a dyn Fn(&mut dyn FnMut()) -> u64;
 
 /// What a training step takes of the memory of a device, and what prediction does, each with what was foretold.
-pub(crate) fn taken(device: Device, case: &Case, taken: Taken<'_>) -> [(u64, u64); 2] {
+pub(crate) fn taken(device: Device, case: &Case, measure: Measure<'_>) -> [(u64, u64); 2] {
     let study = Study::new(case.patients.max(6));
     let cohort = cohort(&study, &Case { patients: case.patients.max(6), ..case.clone() });
     let everybody: Vec<usize> = (0..case.patients).collect();
@@ -187,7 +187,7 @@ pub(crate) fn taken(device: Device, case: &Case, taken: Taken<'_>) -> [(u64, u64
             // Constants of the layers, which stay, are there before anything is measured.
             drop(forward(&model, &params, &source, &batches[0], None, true).unwrap());
         }
-        let taken = taken(&mut || match (training, case.cohort) {
+        let taken = measure(&mut || match (training, case.cohort) {
             (true, true) => drop(objective.cohort_step(&model, &params, &source, &batches, noise).unwrap()),
             (true, false) => drop(objective.step(&model, &params, &source, &batches[0], noise).unwrap()),
             (false, _) => drop(forward(&model, &params, &source, &batches[0], None, true).unwrap()),
